@@ -1,0 +1,15 @@
+-- wh_worker: the extension script starts here.
+-- Assembled by make from sql/[0-9]*.sql; never edit the assembled file.
+\echo Use "CREATE EXTENSION wh_worker" to load this file. \quit
+
+-- The names of the two roles are settings, and settings exist only in a
+-- server that preloads the library.
+DO $$
+BEGIN
+	IF current_setting('wh_worker.admin_role', true) IS NULL THEN
+		RAISE EXCEPTION 'wh_worker must be loaded via shared_preload_libraries'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			      HINT = 'Add wh_worker to shared_preload_libraries in postgresql.conf and restart the server.';
+	END IF;
+END
+$$;

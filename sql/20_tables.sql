@@ -1,0 +1,275 @@
+-- The tables of the warehouse: what users write (connections, templates,
+-- subscriptions) and what is kept (ledger, queue, history).
+
+CREATE TABLE _wh.warehouse (
+	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	paused boolean NOT NULL DEFAULT false,
+	paused_at timestamptz,
+	paused_by text
+);
+INSERT INTO _wh.warehouse DEFAULT VALUES;
+COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause() and _wh.resume()';
+COMMENT ON COLUMN _wh.warehouse.singleton IS 'Always true: there is one row';
+COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
+COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
+COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';
+
+CREATE TABLE _wh.tenant_connections (
+	tenant_name text PRIMARY KEY,
+	host text NOT NULL,
+	port integer NOT NULL DEFAULT 5432,
+	dbname text NOT NULL,
+	username text NOT NULL,
+	password text,
+	sslmode text NOT NULL DEFAULT 'require',
+	sslrootcert text,
+	options jsonb NOT NULL DEFAULT '{}',
+	max_connections integer,
+	active boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE _wh.tenant_connections IS 'The production databases we read, one row a tenant';
+COMMENT ON COLUMN _wh.tenant_connections.tenant_name IS 'Name of the tenant, at most 63 bytes; the default name of its schema';
+COMMENT ON COLUMN _wh.tenant_connections.host IS 'Host name, address or socket directory';
+COMMENT ON COLUMN _wh.tenant_connections.port IS 'TCP port, 1 to 65535';
+COMMENT ON COLUMN _wh.tenant_connections.dbname IS 'Database at the tenant';
+COMMENT ON COLUMN _wh.tenant_connections.username IS 'Role at the tenant; read-only rights are enough';
+COMMENT ON COLUMN _wh.tenant_connections.password IS 'Password of that role, or NULL';
+COMMENT ON COLUMN _wh.tenant_connections.sslmode IS 'As libpq''s sslmode; require by default';
+COMMENT ON COLUMN _wh.tenant_connections.sslrootcert IS 'File with trusted certificate authorities, for verify-ca and verify-full';
+COMMENT ON COLUMN _wh.tenant_connections.options IS 'Further libpq parameters as a JSON object of strings and numbers, from a list of safe ones';
+COMMENT ON COLUMN _wh.tenant_connections.max_connections IS 'Workers at once for this tenant; NULL means wh_worker.max_workers_per_tenant';
+COMMENT ON COLUMN _wh.tenant_connections.active IS 'Whether jobs of this tenant may start; written by pause_tenant and resume_tenant';
+COMMENT ON COLUMN _wh.tenant_connections.created_at IS 'When the row was made';
+COMMENT ON COLUMN _wh.tenant_connections.updated_at IS 'When the row was last changed';
+
+CREATE TABLE _wh.mv_templates (
+	template_name text PRIMARY KEY,
+	description text,
+	query_template text NOT NULL,
+	column_definitions text NOT NULL,
+	indexes text NOT NULL DEFAULT '',
+	version integer NOT NULL DEFAULT 1,
+	view_oid oid,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE _wh.mv_templates IS 'The queries we run at tenants, with their columns and indexes';
+COMMENT ON COLUMN _wh.mv_templates.template_name IS 'Name of the template, at most 63 bytes; the name of its views';
+COMMENT ON COLUMN _wh.mv_templates.description IS 'What it is, for people';
+COMMENT ON COLUMN _wh.mv_templates.query_template IS 'A single SELECT with {TARGET_DATE} inside quotes; the date is put in as YYYY-MM-DD';
+COMMENT ON COLUMN _wh.mv_templates.column_definitions IS 'Names and types of the result, as in a column list';
+COMMENT ON COLUMN _wh.mv_templates.indexes IS 'CREATE INDEX statements separated by semicolons, with {schema} and {view_name}';
+COMMENT ON COLUMN _wh.mv_templates.version IS 'Counts the changes of query, columns and indexes';
+COMMENT ON COLUMN _wh.mv_templates.view_oid IS 'The public view that we made, or NULL; a view with another OID is never replaced';
+COMMENT ON COLUMN _wh.mv_templates.created_at IS 'When the row was made';
+COMMENT ON COLUMN _wh.mv_templates.updated_at IS 'When the row was last changed';
+
+CREATE TABLE _wh.tenant_templates (
+	tenant_name text NOT NULL,
+	template_name text NOT NULL,
+	target_schema text NOT NULL,
+	start_date date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
+	active boolean NOT NULL DEFAULT true,
+	days bigint NOT NULL DEFAULT 0,
+	days_since_start bigint NOT NULL DEFAULT 0,
+	rows bigint NOT NULL DEFAULT 0,
+	bytes bigint NOT NULL DEFAULT 0,
+	data_through date,
+	last_success timestamptz,
+	view_oid oid,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (tenant_name, template_name, target_schema),
+	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema)
+);
+COMMENT ON TABLE _wh.tenant_templates IS 'Subscriptions: which tenant feeds which template into which schema';
+COMMENT ON COLUMN _wh.tenant_templates.tenant_name IS 'The tenant';
+COMMENT ON COLUMN _wh.tenant_templates.template_name IS 'The template';
+COMMENT ON COLUMN _wh.tenant_templates.target_schema IS 'The schema of its day relations and its tenant view';
+COMMENT ON COLUMN _wh.tenant_templates.start_date IS 'First day that is expected to be there (UTC)';
+COMMENT ON COLUMN _wh.tenant_templates.active IS 'Whether it is loaded; an inactive one stays queryable';
+COMMENT ON COLUMN _wh.tenant_templates.days IS 'Days published, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.days_since_start IS 'Days published from start_date on, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.rows IS 'Rows of these days';
+COMMENT ON COLUMN _wh.tenant_templates.bytes IS 'Bytes of their relations, with indexes and TOAST';
+COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
+COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded';
+COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
+COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
+
+CREATE TABLE _wh.backfills (
+	backfill_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+	template_name text NOT NULL,
+	tenant_name text,
+	target_schema text,
+	start_date date NOT NULL,
+	end_date date NOT NULL,
+	mode text NOT NULL CHECK (mode IN ('missing', 'failed', 'outdated', 'all')),
+	newest_first boolean NOT NULL,
+	state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'succeeded', 'failed', 'cancelled')),
+	paused boolean NOT NULL DEFAULT false,
+	cancel_requested boolean NOT NULL DEFAULT false,
+	days_total bigint NOT NULL DEFAULT 0,
+	waits_for bigint[] NOT NULL DEFAULT '{}',
+	enqueued_by text NOT NULL DEFAULT session_user,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	finished_at timestamptz,
+	last_error text,
+	CHECK (start_date <= end_date)
+);
+CREATE INDEX backfills_running_idx ON _wh.backfills (backfill_id) WHERE state = 'running';
+COMMENT ON TABLE _wh.backfills IS 'Batches of jobs made by enqueue_backfill';
+COMMENT ON COLUMN _wh.backfills.backfill_id IS 'What enqueue_backfill returned';
+COMMENT ON COLUMN _wh.backfills.template_name IS 'The template';
+COMMENT ON COLUMN _wh.backfills.tenant_name IS 'The tenant, or NULL for every active tenant of the template';
+COMMENT ON COLUMN _wh.backfills.target_schema IS 'The schema asked for, or NULL';
+COMMENT ON COLUMN _wh.backfills.start_date IS 'First day asked for (UTC)';
+COMMENT ON COLUMN _wh.backfills.end_date IS 'Last day asked for, included';
+COMMENT ON COLUMN _wh.backfills.mode IS 'Which days: missing, failed, outdated or all';
+COMMENT ON COLUMN _wh.backfills.newest_first IS 'Whether the newest day is loaded first';
+COMMENT ON COLUMN _wh.backfills.state IS 'running, succeeded, failed or cancelled';
+COMMENT ON COLUMN _wh.backfills.paused IS 'Whether its jobs may not start';
+COMMENT ON COLUMN _wh.backfills.cancel_requested IS 'Whether cancel_backfill was called';
+COMMENT ON COLUMN _wh.backfills.days_total IS 'Days it has to load itself';
+COMMENT ON COLUMN _wh.backfills.waits_for IS 'Backfills that had queued some of its days already; it ends after them';
+COMMENT ON COLUMN _wh.backfills.enqueued_by IS 'Role that enqueued it';
+COMMENT ON COLUMN _wh.backfills.created_at IS 'When it was enqueued';
+COMMENT ON COLUMN _wh.backfills.finished_at IS 'When it ended';
+COMMENT ON COLUMN _wh.backfills.last_error IS 'Why it failed';
+
+CREATE TABLE _wh.jobs (
+	job_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+	kind text NOT NULL CHECK (kind IN ('refresh', 'publish')),
+	template_name text NOT NULL,
+	tenant_name text,
+	target_schema text,
+	target_date date,
+	backfill_id bigint,
+	priority smallint NOT NULL,
+	sequence_number bigint NOT NULL DEFAULT 0,
+	state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+	attempt integer NOT NULL DEFAULT 0,
+	not_before timestamptz NOT NULL DEFAULT '-infinity',
+	owner_pid integer,
+	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	started_at timestamptz,
+	finished_at timestamptz,
+	last_sqlstate text,
+	last_error text,
+	CONSTRAINT jobs_refresh_has_a_target CHECK (kind <> 'refresh'
+		OR (tenant_name IS NOT NULL AND target_schema IS NOT NULL AND target_date IS NOT NULL))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+CREATE UNIQUE INDEX jobs_one_pending_per_day_idx ON _wh.jobs (template_name, target_schema, target_date)
+	WHERE kind = 'refresh' AND state IN ('queued', 'running');
+CREATE UNIQUE INDEX jobs_one_pending_publish_idx ON _wh.jobs (template_name)
+	WHERE kind = 'publish' AND state IN ('queued', 'running');
+CREATE INDEX jobs_backfill_idx ON _wh.jobs (backfill_id) WHERE backfill_id IS NOT NULL;
+CREATE INDEX jobs_running_idx ON _wh.jobs (job_id) WHERE state = 'running';
+CREATE INDEX jobs_queued_idx ON _wh.jobs (job_id) WHERE state = 'queued';
+COMMENT ON TABLE _wh.jobs IS 'The durable queue; written only by the functions and workers of wh_worker';
+COMMENT ON COLUMN _wh.jobs.job_id IS 'Identifies the job';
+COMMENT ON COLUMN _wh.jobs.kind IS 'refresh (load a day) or publish (put loaded days into the views)';
+COMMENT ON COLUMN _wh.jobs.template_name IS 'The template';
+COMMENT ON COLUMN _wh.jobs.tenant_name IS 'The tenant of a refresh';
+COMMENT ON COLUMN _wh.jobs.target_schema IS 'The schema of a refresh';
+COMMENT ON COLUMN _wh.jobs.target_date IS 'The day of a refresh (UTC); never computed again';
+COMMENT ON COLUMN _wh.jobs.backfill_id IS 'The backfill it belongs to, or NULL';
+COMMENT ON COLUMN _wh.jobs.priority IS 'Class: lower runs first; 20 publish, 40 backfill';
+COMMENT ON COLUMN _wh.jobs.sequence_number IS 'Order within the class and tenant';
+COMMENT ON COLUMN _wh.jobs.state IS 'queued, running, succeeded, failed or cancelled';
+COMMENT ON COLUMN _wh.jobs.attempt IS 'How often it was started';
+COMMENT ON COLUMN _wh.jobs.not_before IS 'It does not start earlier (retries wait)';
+COMMENT ON COLUMN _wh.jobs.owner_pid IS 'Process that runs it';
+COMMENT ON COLUMN _wh.jobs.enqueued_at IS 'When it was enqueued';
+COMMENT ON COLUMN _wh.jobs.started_at IS 'When its last attempt started';
+COMMENT ON COLUMN _wh.jobs.finished_at IS 'When it ended';
+COMMENT ON COLUMN _wh.jobs.last_sqlstate IS 'SQLSTATE of its last error';
+COMMENT ON COLUMN _wh.jobs.last_error IS 'Message of its last error';
+
+CREATE TABLE _wh.day_loads (
+	template_name text NOT NULL,
+	target_schema text NOT NULL,
+	target_date date NOT NULL,
+	tenant_name text NOT NULL,
+	relation text NOT NULL,
+	relation_oid oid,
+	relation_file oid,
+	state text NOT NULL CHECK (state IN ('loaded', 'published', 'failed')),
+	rows bigint NOT NULL DEFAULT 0,
+	bytes bigint NOT NULL DEFAULT 0,
+	loaded_at timestamptz,
+	fetch_started_at timestamptz,
+	template_version integer,
+	job_id bigint,
+	failed_at timestamptz,
+	last_error text,
+	PRIMARY KEY (template_name, target_schema, target_date)
+);
+CREATE INDEX day_loads_unpublished_idx ON _wh.day_loads (template_name, target_schema) WHERE state = 'loaded';
+COMMENT ON TABLE _wh.day_loads IS 'The ledger: which days are loaded, from what and when';
+COMMENT ON COLUMN _wh.day_loads.template_name IS 'The template';
+COMMENT ON COLUMN _wh.day_loads.target_schema IS 'The schema';
+COMMENT ON COLUMN _wh.day_loads.target_date IS 'The day (UTC)';
+COMMENT ON COLUMN _wh.day_loads.tenant_name IS 'The tenant it came from';
+COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema';
+COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of the day relation; NULL while there is none';
+COMMENT ON COLUMN _wh.day_loads.relation_file IS 'Its file (relfilenode) as we loaded it';
+COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views) or failed (there is no content)';
+COMMENT ON COLUMN _wh.day_loads.rows IS 'Rows: as the tenant counted them, as received and as loaded';
+COMMENT ON COLUMN _wh.day_loads.bytes IS 'Bytes of the relation with indexes and TOAST';
+COMMENT ON COLUMN _wh.day_loads.loaded_at IS 'When the content was loaded';
+COMMENT ON COLUMN _wh.day_loads.fetch_started_at IS 'When the tenant''s snapshot of that content was taken, or a moment before';
+COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template that loaded it';
+COMMENT ON COLUMN _wh.day_loads.job_id IS 'The job that loaded it; NULL for a call that ran at once';
+COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it succeeded';
+COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure';
+
+CREATE TABLE _wh.job_run_details (
+	jobid bigint,
+	runid bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+	job_pid integer,
+	database text NOT NULL DEFAULT current_database(),
+	username text NOT NULL DEFAULT current_user,
+	command text,
+	status text NOT NULL,
+	return_message text,
+	start_time timestamptz,
+	end_time timestamptz,
+	job_id bigint,
+	sqlstate text,
+	phase text,
+	rows bigint,
+	bytes bigint,
+	reason text
+);
+CREATE INDEX job_run_details_job_idx ON _wh.job_run_details (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX job_run_details_end_time_idx ON _wh.job_run_details USING brin (end_time);
+COMMENT ON TABLE _wh.job_run_details IS 'One row per attempt of a job or of a call that ran at once';
+COMMENT ON COLUMN _wh.job_run_details.jobid IS 'The schedule, as in cron.job_run_details; NULL for jobs that no schedule made';
+COMMENT ON COLUMN _wh.job_run_details.runid IS 'Identifies the attempt';
+COMMENT ON COLUMN _wh.job_run_details.job_pid IS 'Process that ran it';
+COMMENT ON COLUMN _wh.job_run_details.database IS 'Database it ran in';
+COMMENT ON COLUMN _wh.job_run_details.username IS 'Role it ran as';
+COMMENT ON COLUMN _wh.job_run_details.command IS 'What it did, for people';
+COMMENT ON COLUMN _wh.job_run_details.status IS 'succeeded, retrying, failed or cancelled';
+COMMENT ON COLUMN _wh.job_run_details.return_message IS 'The error, or what was loaded';
+COMMENT ON COLUMN _wh.job_run_details.start_time IS 'When the attempt started';
+COMMENT ON COLUMN _wh.job_run_details.end_time IS 'When it ended';
+COMMENT ON COLUMN _wh.job_run_details.job_id IS 'The job, or NULL for a call that ran at once';
+COMMENT ON COLUMN _wh.job_run_details.sqlstate IS 'SQLSTATE of the error';
+COMMENT ON COLUMN _wh.job_run_details.phase IS 'Phase in which the error came';
+COMMENT ON COLUMN _wh.job_run_details.rows IS 'Rows loaded';
+COMMENT ON COLUMN _wh.job_run_details.bytes IS 'Bytes received from the tenant';
+COMMENT ON COLUMN _wh.job_run_details.reason IS 'Why the job existed, such as "backfill 7"';
+
+SELECT pg_catalog.pg_extension_config_dump('_wh.tenant_connections', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.mv_templates', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.tenant_templates', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.backfills', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.backfills_backfill_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.jobs', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.jobs_job_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.day_loads', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.job_run_details', '');
+SELECT pg_catalog.pg_extension_config_dump('_wh.job_run_details_runid_seq', '');

@@ -1,0 +1,31 @@
+/*
+ * guc.h: the settings.  Read anywhere, written only by guc.c.
+ */
+#ifndef WH_GUC_H
+#define WH_GUC_H
+
+#include "nodes/pg_list.h"
+
+#define WH_MAX_DATABASES 32
+
+extern char *wh_databases;
+extern bool wh_enabled;
+extern int	wh_max_workers;
+extern int	wh_max_workers_per_tenant;
+extern char *wh_admin_role;
+extern char *wh_reader_role;
+extern int	wh_max_attempts;
+extern int	wh_retry_delay;		/* ms */
+extern int	wh_retry_delay_max; /* ms */
+extern int	wh_connect_timeout; /* ms */
+extern int	wh_fetch_idle_timeout;	/* ms */
+extern int	wh_job_timeout;		/* ms */
+extern int	wh_worker_idle_timeout; /* ms */
+extern int	wh_history_days;
+
+extern void wh_guc_define(void);
+
+/* The names in wh_worker.databases, palloc'd, without duplicates. */
+extern List *wh_guc_databases(void);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * load.h: rows from a callback into the heap of a day relation.
+ *
+ * Two steps, so that no lock that a reader feels is held while rows come in:
+ * wh_load_day() makes the new content where nobody sees it, wh_load_swap()
+ * puts it in place.  Knows no tenant and no job.
+ */
+#ifndef WH_LOAD_H
+#define WH_LOAD_H
+
+#include "access/tupdesc.h"
+#include "nodes/pg_list.h"
+
+/* Gives the next row, allocated in the current context; false at the end. */
+typedef bool (*WhRowSource) (void *arg, Datum *values, bool *isnull);
+
+typedef struct WhDayTarget
+{
+	const char *schema;
+	const char *relname;
+	TupleDesc	columns;		/* the shape the relation has to have */
+	const char *definition;		/* SELECT … FROM _wh.fetch_day(…) AS t(…) */
+	List	   *indexes;		/* IndexStmt nodes for a new relation */
+	Oid			known_oid;		/* relation that the ledger says is ours, or InvalidOid */
+} WhDayTarget;
+
+typedef struct WhLoadedDay
+{
+	Oid			relid;			/* the day relation */
+	Oid			transient;		/* fresh heap to swap in, or InvalidOid if in place */
+	bool		created;		/* the relation is new: views must learn of it */
+	int64		rows;
+} WhLoadedDay;
+
+/*
+ * Takes the advisory lock on the target, makes or opens the relation, and
+ * loads.  An existing relation keeps its readers and its content.  42P07 if a
+ * relation of that name exists and is not known_oid.
+ */
+extern WhLoadedDay *wh_load_day(const WhDayTarget *target, WhRowSource source, void *arg);
+
+/* Exchanges, indexes and analyses; after it the day is what was loaded. */
+extern void wh_load_swap(WhLoadedDay *day);
+
+/* Bytes on disk with indexes and TOAST, and the current relfilenode. */
+extern int64 wh_load_bytes(Oid relid);
+extern Oid	wh_load_file(Oid relid);
+
+#endif

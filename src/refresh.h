@@ -1,0 +1,43 @@
+/*
+ * refresh.h: one day through the house: template, tenant, fetch, load, swap,
+ * ledger.  Called by a worker's job and by the functions that run at once.
+ */
+#ifndef WH_REFRESH_H
+#define WH_REFRESH_H
+
+#include "load.h"
+#include "remote.h"
+#include "template.h"
+
+typedef struct WhRefresh
+{
+	WhTemplate *tmpl;
+	WhTenant   *tenant;
+	char	   *schema;
+	DateADT		date;
+	int64		job_id;			/* 0: none */
+	TimestampTz fetch_started_at;
+	int64		bytes_received;
+	WhLoadedDay *day;
+} WhRefresh;
+
+/* Reads tenant_connections; 42704 if unknown.  Connects SPI itself. */
+extern WhTenant *wh_tenant_read(const char *tenant_name);
+
+/*
+ * Fetches into a heap that nobody sees.  *remote is used if it is connected
+ * to that tenant, else opened, and left open for the caller.
+ */
+extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant_name,
+								   const char *schema, DateADT date, int64 job_id,
+								   WhRemote **remote);
+
+/* Swaps and writes the ledger (state loaded). */
+extern void wh_refresh_finish(WhRefresh *refresh);
+
+/* Notes in the ledger that a day could not be loaded; its content stays. */
+extern void wh_refresh_failed(const char *template_name, const char *tenant_name,
+							  const char *schema, DateADT date, int64 job_id,
+							  const char *message);
+
+#endif

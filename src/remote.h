@@ -1,0 +1,80 @@
+/*
+ * remote.h: a connection to a tenant.  remote.c is the only file that
+ * includes libpq's header; nobody else sees a PGconn.
+ *
+ * Every wait is on the latch, obeys interrupts, and has a deadline.
+ */
+#ifndef WH_REMOTE_H
+#define WH_REMOTE_H
+
+#include "access/tupdesc.h"
+#include "utils/timestamp.h"
+
+typedef struct WhRemote WhRemote;
+
+/* What is needed to reach a tenant; strings live as long as the caller's. */
+typedef struct WhTenant
+{
+	char	   *name;
+	char	   *host;
+	int			port;
+	char	   *dbname;
+	char	   *username;
+	char	   *password;		/* or NULL */
+	char	   *sslmode;
+	char	   *sslrootcert;	/* or NULL */
+	int			noptions;		/* further libpq parameters, already checked */
+	char	  **option_names;
+	char	  **option_values;
+	char	   *fingerprint;	/* changes when any of the above does */
+} WhTenant;
+
+/* A parameter that options may name?  (connect_timeout, keepalives, ...) */
+extern bool wh_remote_option_is_safe(const char *name);
+
+/* Connects; raises 08001, 28P01, ... with the tenant's name in the message. */
+extern WhRemote *wh_remote_connect(const WhTenant *tenant, const char *application_name);
+
+/* For messages and for deciding whether a kept connection may serve. */
+extern const char *wh_remote_fingerprint(const WhRemote *remote);
+extern bool wh_remote_is_idle(WhRemote *remote);	/* usable, no transaction open */
+extern bool wh_remote_used_tls(WhRemote *remote);
+extern int	wh_remote_server_version(WhRemote *remote);
+extern const char *wh_remote_setting(WhRemote *remote, const char *parameter);
+extern void wh_remote_set_application_name(WhRemote *remote, const char *application_name);
+
+/*
+ * Opens the read-only repeatable-read transaction with fixed settings and
+ * checks that "query" gives columns that fit "columns": reports by column
+ * name before a row moves.  *binary says which COPY format will be used;
+ * *copy_sql (palloc'd) is the COPY to start.
+ */
+extern void wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
+							bool *binary, char **copy_sql);
+
+/* Only the described columns of the query, for check_template: NULL or problem. */
+extern void wh_remote_copy_start(WhRemote *remote, const char *copy_sql);
+
+/*
+ * The next CopyData message: its length and *data (valid until the next
+ * call), or -1 at the end, which is only reached when the server said that
+ * the command completed; *rows_sent is then the count in its command tag.
+ */
+extern int	wh_remote_copy_next(WhRemote *remote, char **data, int64 *rows_sent);
+
+/* Ends the transaction at the tenant; the connection may be kept. */
+extern void wh_remote_end(WhRemote *remote);
+
+/* First column of the first row of "sql" as text, or NULL; for checks. */
+extern char *wh_remote_value(WhRemote *remote, const char *sql);
+
+/* Estimated total cost and rows of the query, by EXPLAIN. */
+extern char *wh_remote_explain(WhRemote *remote, const char *query);
+
+/*
+ * Closes.  If a command is still running it is cancelled first, for at most
+ * a second.  Never raises; safe in error paths and at process exit.
+ */
+extern void wh_remote_close(WhRemote *remote);
+
+#endif

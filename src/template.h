@@ -1,0 +1,48 @@
+/*
+ * template.h: a template row made usable: rendered query, parsed columns,
+ * parsed indexes.  Pure but for type look-ups; talks to no tenant.
+ */
+#ifndef WH_TEMPLATE_H
+#define WH_TEMPLATE_H
+
+#include "access/tupdesc.h"
+#include "nodes/pg_list.h"
+#include "utils/date.h"
+
+typedef struct WhTemplate
+{
+	char	   *name;
+	int32		version;
+	char	   *query_template; /* as written */
+	char	   *column_definitions;
+	char	   *indexes;
+	TupleDesc	columns;		/* parsed column_definitions */
+} WhTemplate;
+
+/* Reads _wh.mv_templates by SPI (connects itself); 42704 if unknown. */
+extern WhTemplate *wh_template_read(const char *name);
+
+/* Parses 'id INTEGER, store TEXT': names and types only.  ERROR 42601/22023. */
+extern TupleDesc wh_template_parse_columns(const char *column_definitions);
+
+/*
+ * The single SELECT of the template, without trailing semicolon, with the
+ * date put in; ready to be wrapped as "(" query "\n) AS t".
+ */
+extern char *wh_template_render(const WhTemplate *tmpl, DateADT date);
+
+/*
+ * IndexStmt nodes for one relation: relation and index names set by us,
+ * ready for ProcessUtility.  Index names are cut at 63 bytes with a hash.
+ */
+extern List *wh_template_indexes(const WhTemplate *tmpl, const char *schema,
+								 const char *relname);
+
+/* 'a, b, c' quoted, and 'a integer, b text' quoted with typmods. */
+extern char *wh_template_column_list(const WhTemplate *tmpl);
+extern char *wh_template_column_definition_list(const WhTemplate *tmpl);
+
+/* {template}_{YYYY_MM_DD}, cut with a stable hash to 63 bytes. */
+extern char *wh_template_day_name(const char *template_name, DateADT date);
+
+#endif
