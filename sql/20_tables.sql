@@ -165,6 +165,7 @@ CREATE UNIQUE INDEX jobs_one_pending_per_day_idx ON _wh.jobs (template_name, tar
 CREATE UNIQUE INDEX jobs_one_pending_publish_idx ON _wh.jobs (template_name)
 	WHERE kind = 'publish' AND state IN ('queued', 'running');
 CREATE INDEX jobs_backfill_idx ON _wh.jobs (backfill_id) WHERE backfill_id IS NOT NULL;
+CREATE INDEX jobs_publish_idx ON _wh.jobs (backfill_id) WHERE kind = 'publish';
 CREATE INDEX jobs_running_idx ON _wh.jobs (job_id) WHERE state = 'running';
 CREATE INDEX jobs_queued_idx ON _wh.jobs (job_id) WHERE state = 'queued';
 COMMENT ON TABLE _wh.jobs IS 'The durable queue; written only by the functions and workers of wh_worker';

@@ -26,6 +26,8 @@ typedef struct WhDayTarget
 
 typedef struct WhLoadedDay
 {
+	const char *schema;			/* as in the target, which outlives this */
+	const char *relname;
 	Oid			relid;			/* the day relation */
 	Oid			transient;		/* fresh heap to swap in, or InvalidOid if in place */
 	bool		created;		/* the relation is new: views must learn of it */
@@ -33,14 +35,25 @@ typedef struct WhLoadedDay
 } WhLoadedDay;
 
 /*
- * Takes the advisory lock on the target, makes or opens the relation, and
- * loads.  An existing relation keeps its readers and its content.  42P07 if a
- * relation of that name exists and is not known_oid.
+ * Serialises writers of one day relation until the transaction ends.  Taken
+ * before the ledger is read and the tenant is asked, so that an older
+ * snapshot of the tenant never replaces a newer one.
+ */
+extern void wh_load_lock(const char *schema, const char *relname);
+
+/*
+ * Makes or opens the relation, and loads.  An existing relation keeps its
+ * readers and its content until wh_load_swap(); a new one is complete, with
+ * indexes and statistics.  42P07 if a relation of that name exists and is not
+ * known_oid.  The caller holds wh_load_lock().
  */
 extern WhLoadedDay *wh_load_day(const WhDayTarget *target, WhRowSource source, void *arg);
 
 /* Exchanges, indexes and analyses; after it the day is what was loaded. */
 extern void wh_load_swap(WhLoadedDay *day);
+
+/* Drops what wh_load_day() made, when its swap failed and was rolled back. */
+extern void wh_load_discard(const WhLoadedDay *day);
 
 /* Bytes on disk with indexes and TOAST, and the current relfilenode. */
 extern int64 wh_load_bytes(Oid relid);

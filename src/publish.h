@@ -2,18 +2,30 @@
  * publish.h: the tenant view, the public view, grants and the counters of a
  * subscription, from what the ledger says.  Gets names, not jobs.
  *
- * All of it runs by SPI as the current user, who is admin_role.
+ * All of it runs by SPI (which it connects itself) as the current user, who is
+ * admin_role.  The order of locks is described in publish.c; for a caller that
+ * also replaces the content of days it means: publish first, swap last.
  */
 #ifndef WH_PUBLISH_H
 #define WH_PUBLISH_H
 
 #include "utils/date.h"
 
+/* 22023 for a schema that can hold no tenant: _wh, pg_*, public, too long, ... */
+extern void wh_publish_check_schema_name(const char *schema);
+
 /* Makes the schema if missing, with the reader's USAGE; refuses _wh, pg_*, ... */
 extern void wh_publish_schema(const char *schema);
 
 /* SELECT on a relation of ours for reader_role, if that role exists. */
 extern void wh_publish_grant(const char *schema, const char *relname);
+
+/*
+ * The advisory lock, until the end of the transaction, that serialises those
+ * who change the views of one template in one schema; schema NULL means the
+ * public view.  The functions below take it themselves.
+ */
+extern void wh_publish_lock(const char *template_name, const char *schema);
 
 /*
  * Makes the tenant view the union of every loaded day of the ledger and marks
@@ -25,7 +37,7 @@ extern bool wh_publish_tenant_view(const char *template_name, const char *schema
 /* The same for public.{template} over all tenant views of the template. */
 extern bool wh_publish_public_view(const char *template_name);
 
-/* Every tenant view with unpublished days, then the public view. */
+/* Every tenant view with unpublished days, then the public view, then counters. */
 extern void wh_publish_template(const char *template_name);
 
 /* Recomputes days, rows, bytes, data_through, last_success of one subscription. */

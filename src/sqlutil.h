@@ -45,6 +45,15 @@ wh_arg_null(Oid type)
 	return a;
 }
 
+/* For arguments of a SQL function, which may be NULL. */
+static inline WhArg
+wh_arg_nullable(Oid type, Datum value, bool isnull)
+{
+	WhArg		a = {type, isnull ? (Datum) 0 : value, isnull};
+
+	return a;
+}
+
 #define WH_TEXT(s) wh_arg_text(s)
 #define WH_DATE(d) wh_arg(DATEOID, DateADTGetDatum(d))
 #define WH_INT4(i) wh_arg(INT4OID, Int32GetDatum(i))
@@ -69,16 +78,23 @@ extern uint64 wh_query_once(const char *sql, int nargs, const WhArg *args);
 /* Runs a generated utility statement (DDL). */
 extern void wh_utility(const char *fmt,...) pg_attribute_printf(1, 2);
 
-/* Column "col" (from 1) of row "row" (from 0) of the last result. */
+/*
+ * Column "col" (from 1) of row "row" (from 0) of the last result.  The other
+ * types must fit exactly; text is the output form of whatever type it is.
+ */
 extern bool wh_isnull(uint64 row, int col);
 extern char *wh_get_text(MemoryContext cxt, uint64 row, int col);	/* NULL if null */
 extern int64 wh_get_int8(uint64 row, int col);	/* 0 if null; int2, int4, int8 */
-extern bool wh_get_bool(uint64 row, int col);
-extern Oid	wh_get_oid(uint64 row, int col);
-extern DateADT wh_get_date(uint64 row, int col);
-extern TimestampTz wh_get_timestamptz(uint64 row, int col);
+extern int32 wh_get_int4(uint64 row, int col);	/* 0 if null; int2, int4 */
+extern bool wh_get_bool(uint64 row, int col);	/* false if null */
+extern Oid	wh_get_oid(uint64 row, int col);	/* InvalidOid if null */
+extern DateADT wh_get_date(uint64 row, int col);	/* 0 if null */
+extern TimestampTz wh_get_timestamptz(uint64 row, int col); /* 0 if null */
 
-/* Formats a date as YYYY-MM-DD, whatever DateStyle says; palloc'd. */
+/*
+ * Formats a date as YYYY-MM-DD, whatever DateStyle says; palloc'd.  22008 for
+ * infinity and for years that have not four digits.
+ */
 extern char *wh_date_text(DateADT date);
 
 /* quote_identifier, but always a fresh palloc'd copy that is safe to keep. */

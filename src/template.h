@@ -9,6 +9,8 @@
 #include "nodes/pg_list.h"
 #include "utils/date.h"
 
+#define WH_DATE_PLACEHOLDER "{TARGET_DATE}"
+
 typedef struct WhTemplate
 {
 	char	   *name;
@@ -22,8 +24,15 @@ typedef struct WhTemplate
 /* Reads _wh.mv_templates by SPI (connects itself); 42704 if unknown. */
 extern WhTemplate *wh_template_read(const char *name);
 
-/* Parses 'id INTEGER, store TEXT': names and types only.  ERROR 42601/22023. */
-extern TupleDesc wh_template_parse_columns(const char *column_definitions);
+/*
+ * Parses 'id INTEGER, store TEXT': names and types only.  The template's name
+ * is for messages.  ERROR 42601, 22023, or what the type look-up says.
+ */
+extern TupleDesc wh_template_parse_columns(const char *template_name,
+										   const char *column_definitions);
+
+/* The one SELECT, without semicolon and what follows it; ERROR 42601/22023. */
+extern char *wh_template_cut_query(const char *template_name, const char *query_template);
 
 /*
  * The single SELECT of the template, without trailing semicolon, with the
@@ -33,7 +42,8 @@ extern char *wh_template_render(const WhTemplate *tmpl, DateADT date);
 
 /*
  * IndexStmt nodes for one relation: relation and index names set by us,
- * ready for ProcessUtility.  Index names are cut at 63 bytes with a hash.
+ * ready for ProcessUtility, one use each.  Index names are cut at 63 bytes
+ * with a hash.
  */
 extern List *wh_template_indexes(const WhTemplate *tmpl, const char *schema,
 								 const char *relname);

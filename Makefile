@@ -1,0 +1,82 @@
+# wh_worker: built by PGXS. `make`, `make install` and `make installcheck` are
+# what PGXS makes of them; PG_CONFIG=... chooses the server. The targets at the
+# end (test, lint, demo, bench) bring their own packages, so this file must also
+# be readable on a machine that has no pg_config yet.
+
+EXTENSION = wh_worker
+EXTVERSION = 1.0
+MODULE_big = wh_worker
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# The extension script: one family of objects a file, in the order of their numbers.
+SQL_PARTS = $(sort $(wildcard sql/[0-9]*.sql))
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+
+PG_CPPFLAGS = -I$(libpq_srcdir)
+# The three -Wno- are for PostgreSQL's own headers and conventions
+# (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
+PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror \
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+SHLIB_LINK = $(libpq)
+
+# Bitcode lets the planner's JIT inline functions called once a row. We have
+# none, and without it nobody needs clang to build.
+override with_llvm := no
+
+# Tests. The variables are expanded at once: PGXS asks whether they are empty.
+REGRESS_NAMES := $(basename $(notdir $(sort $(wildcard regress/sql/*.sql))))
+REGRESS := $(filter setup,$(REGRESS_NAMES)) $(filter-out setup,$(REGRESS_NAMES))
+REGRESS := $(strip $(REGRESS))
+# Without a test that makes the extension pg_regress does it.
+REGRESS_EXTENSION := $(if $(filter setup,$(REGRESS)),,--load-extension=$(EXTENSION))
+REGRESS_OPTS = --inputdir=regress --encoding=UTF8 --no-locale $(REGRESS_EXTENSION)
+ISOLATION := $(basename $(notdir $(sort $(wildcard regress/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=regress --encoding=UTF8 --no-locale --load-extension=$(EXTENSION)
+TAP_TESTS := $(if $(wildcard t/*.pl),1)
+PROVE_FLAGS += -I t/lib
+REGRESS_PREP = drop-test-databases
+
+PG_CONFIG = pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+.PHONY: all test lint demo bench drop-test-databases
+all:
+
+ifneq (,$(wildcard $(PGXS)))
+include $(PGXS)
+else
+all install installdirs uninstall installcheck clean:
+	@echo "No usable pg_config ($(PG_CONFIG)). Install PostgreSQL's server headers" \
+		"(Debian: ci/install-packages build) or say PG_CONFIG=/path/to/pg_config." >&2
+	@exit 1
+endif
+
+$(OBJS): $(wildcard src/*.h)
+
+$(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
+	cat $(SQL_PARTS) > $@.tmp
+	mv $@.tmp $@
+
+# A launcher is connected to them after an earlier run, so a plain DROP would fail.
+drop-test-databases:
+	for db in $(CONTRIB_TESTDB) $(ISOLATION_TESTDB); do \
+		'$(bindir)/psql' -X -q -d postgres -c "DROP DATABASE IF EXISTS $$db WITH (FORCE)" || exit 1; \
+	done
+
+# Everything below works on a fresh machine, as root or not.
+# TESTS="t/010_x.pl regress/sql/y.sql" runs only those.
+test:
+	ci/run-tests $(TESTS)
+
+lint:
+	ci/lint
+
+demo:
+	ci/install-packages demo
+	demo/run
+
+ifneq (,$(wildcard bench/run))
+bench:
+	ci/install-packages bench
+	bench/run
+endif

@@ -1,0 +1,49 @@
+-- Checks of templates when they are written, and the triggers that tell the
+-- launcher of changed configuration. They do not run as admin_role: a
+-- restore runs them too.
+
+CREATE FUNCTION _wh.check_template() RETURNS trigger LANGUAGE c
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_check_template';
+COMMENT ON FUNCTION _wh.check_template() IS
+	'Trigger of _wh.mv_templates: refuses a template that cannot work, counts its version, and keeps name and columns while days are loaded';
+
+CREATE TRIGGER check_template BEFORE INSERT OR UPDATE OR DELETE ON _wh.mv_templates
+	FOR EACH ROW EXECUTE FUNCTION _wh.check_template();
+COMMENT ON TRIGGER check_template ON _wh.mv_templates IS 'Refuses templates that cannot work';
+
+CREATE FUNCTION _wh.notify_config() RETURNS trigger LANGUAGE c
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_notify_config';
+COMMENT ON FUNCTION _wh.notify_config() IS
+	'Trigger of the tables that users write: tells the launcher at commit that configuration changed';
+
+-- Columns that publication keeps, such as counters, wake nobody.
+CREATE TRIGGER notify_config
+	AFTER INSERT OR DELETE OR UPDATE OF template_name, query_template, column_definitions, indexes
+	ON _wh.mv_templates FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
+COMMENT ON TRIGGER notify_config ON _wh.mv_templates IS 'Tells the launcher';
+CREATE TRIGGER notify_config
+	AFTER INSERT OR DELETE OR UPDATE
+	ON _wh.tenant_connections FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
+COMMENT ON TRIGGER notify_config ON _wh.tenant_connections IS 'Tells the launcher';
+CREATE TRIGGER notify_config
+	AFTER INSERT OR DELETE OR UPDATE OF tenant_name, template_name, target_schema, start_date, active
+	ON _wh.tenant_templates FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
+COMMENT ON TRIGGER notify_config ON _wh.tenant_templates IS 'Tells the launcher';
+CREATE TRIGGER notify_config
+	AFTER INSERT OR DELETE OR UPDATE OF paused
+	ON _wh.warehouse FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
+COMMENT ON TRIGGER notify_config ON _wh.warehouse IS 'Tells the launcher';
+
+CREATE FUNCTION _wh.create_mv_name(mvname text, target_date date) RETURNS text
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'wh_sql_create_mv_name';
+COMMENT ON FUNCTION _wh.create_mv_name(text, date) IS
+	'Name of the day relation of a template: {mvname}_{YYYY_MM_DD}, clipped with a hash to 63 bytes; 22008 for infinity and years without four digits';
+
+CREATE FUNCTION _wh.current_date_utc() RETURNS date
+	LANGUAGE c STABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'wh_sql_current_date_utc';
+COMMENT ON FUNCTION _wh.current_date_utc() IS
+	'Today in UTC, whatever the session''s time zone, as of the start of the transaction';

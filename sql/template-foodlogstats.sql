@@ -1,0 +1,2 @@
+-- The name under which older instructions load the template.
+\ir ../templates/foodlogstats.sql

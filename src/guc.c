@@ -1,0 +1,188 @@
+/*
+ * guc.c: the settings of postgresql.conf: names, ranges, units, checks.
+ *
+ * Called once by _PG_init.  A bad value is refused here, with a message that
+ * says what is allowed, so that nobody else has to check.  May not read a
+ * catalog: check hooks run in the postmaster.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "guc.h"
+#include "wh_worker.h"
+
+char	   *wh_databases = NULL;
+bool		wh_enabled = true;
+int			wh_max_workers = 4;
+int			wh_max_workers_per_tenant = 2;
+char	   *wh_admin_role = NULL;
+char	   *wh_reader_role = NULL;
+int			wh_max_attempts = 5;
+int			wh_retry_delay = 10 * 1000;
+int			wh_retry_delay_max = 15 * 60 * 1000;
+int			wh_connect_timeout = 10 * 1000;
+int			wh_fetch_idle_timeout = 5 * 60 * 1000;
+int			wh_job_timeout = 2 * 60 * 60 * 1000;
+int			wh_worker_idle_timeout = 60 * 1000;
+int			wh_history_days = 30;
+
+/*
+ * The names of a comma-separated list of database names, quoted where they
+ * have capitals or commas, as in search_path.  NIL and *ok = false when the
+ * text is no such list.
+ */
+static List *
+parse_databases(const char *value, bool *ok)
+{
+	char	   *copy = pstrdup(value);
+	List	   *names = NIL;
+	List	   *distinct = NIL;
+	ListCell   *cell;
+
+	*ok = SplitIdentifierString(copy, ',', &names);
+	if (!*ok)
+		return NIL;
+
+	foreach(cell, names)
+	{
+		char	   *name = lfirst(cell);
+		ListCell   *seen;
+		bool		known = false;
+
+		foreach(seen, distinct)
+			known = known || strcmp(lfirst(seen), name) == 0;
+		if (!known)
+			distinct = lappend(distinct, pstrdup(name));
+	}
+	list_free(names);
+	return distinct;
+}
+
+List *
+wh_guc_databases(void)
+{
+	bool		ok;
+
+	return parse_databases(wh_databases, &ok);
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	bool		ok;
+	List	   *names = parse_databases(*newval, &ok);
+
+	if (!ok)
+	{
+		GUC_check_errdetail("List syntax is invalid: write database names separated by commas, in double quotes where they have capitals.");
+		return false;
+	}
+	if (list_length(names) > WH_MAX_DATABASES)
+	{
+		GUC_check_errdetail("At most %d databases can hold a warehouse; %d are listed.",
+							WH_MAX_DATABASES, list_length(names));
+		return false;
+	}
+	list_free_deep(names);
+	return true;
+}
+
+static bool
+check_role(char **newval, void **extra, GucSource source)
+{
+	size_t		length = strlen(*newval);
+
+	if (length == 0 || length >= NAMEDATALEN)
+	{
+		GUC_check_errdetail("A role name has 1 to %d bytes.", NAMEDATALEN - 1);
+		return false;
+	}
+	if (strncmp(*newval, "pg_", 3) == 0)
+	{
+		GUC_check_errdetail("Role names that start with \"pg_\" are reserved.");
+		return false;
+	}
+	return true;
+}
+
+static void
+define_duration(const char *name, const char *description, int *variable,
+				int boot_ms, int min_ms)
+{
+	DefineCustomIntVariable(name, description, NULL, variable, boot_ms, min_ms,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
+define_process_settings(void)
+{
+	DefineCustomStringVariable("wh_worker.databases",
+							   "Databases that hold a warehouse, separated by commas.",
+							   "Each gets a launcher as soon as it exists.",
+							   &wh_databases, "postgres", PGC_SIGHUP, 0,
+							   check_databases, NULL, NULL);
+	DefineCustomBoolVariable("wh_worker.enabled",
+							 "Whether new jobs start.",
+							 "When off, running jobs finish and the launchers disconnect.",
+							 &wh_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("wh_worker.max_workers",
+							"Workers at once, over all databases.", NULL,
+							&wh_max_workers, 4, 1, 256, PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("wh_worker.max_workers_per_tenant",
+							"Workers at once for one tenant.",
+							"A tenant's own max_connections overrides it.",
+							&wh_max_workers_per_tenant, 2, 1, 256, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("wh_worker.admin_role",
+							   "Role that launchers and workers run as and that owns all warehouse objects.",
+							   NULL, &wh_admin_role, "whadmin", PGC_POSTMASTER, 0,
+							   check_role, NULL, NULL);
+	DefineCustomStringVariable("wh_worker.reader_role",
+							   "Role that gets SELECT on what is published.",
+							   NULL, &wh_reader_role, "phood_ro", PGC_SIGHUP, 0,
+							   check_role, NULL, NULL);
+}
+
+static void
+define_job_settings(void)
+{
+	DefineCustomIntVariable("wh_worker.max_attempts",
+							"Attempts of a job before it is failed.", NULL,
+							&wh_max_attempts, 5, 1, 1000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	define_duration("wh_worker.retry_delay",
+					"Wait before the second attempt of a job; it doubles with each further one.",
+					&wh_retry_delay, 10 * 1000, 1);
+	define_duration("wh_worker.retry_delay_max",
+					"Longest wait before an attempt.",
+					&wh_retry_delay_max, 15 * 60 * 1000, 1);
+	define_duration("wh_worker.connect_timeout",
+					"Time to reach a tenant.",
+					&wh_connect_timeout, 10 * 1000, 1);
+	define_duration("wh_worker.fetch_idle_timeout",
+					"A tenant that sends nothing for this long is given up.",
+					&wh_fetch_idle_timeout, 5 * 60 * 1000, 1);
+	define_duration("wh_worker.job_timeout",
+					"Time for one attempt of a job, all of it.",
+					&wh_job_timeout, 2 * 60 * 60 * 1000, 1);
+	define_duration("wh_worker.worker_idle_timeout",
+					"An idle worker, and its tenant connection, goes away after this.",
+					&wh_worker_idle_timeout, 60 * 1000, 1);
+	DefineCustomIntVariable("wh_worker.history_days",
+							"Days that finished jobs and their history are kept.", NULL,
+							&wh_history_days, 30, 1, 36500, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+}
+
+void
+wh_guc_define(void)
+{
+	define_process_settings();
+	define_job_settings();
+	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
+}

@@ -1,0 +1,700 @@
+/*
+ * launcher.c: one loop per database: reload, read what is new, reap, hand out
+ * jobs, start workers, attend to backfills, sleep until the next thing.
+ *
+ * Connected as admin_role.  Talks to no tenant, runs no user's SQL and waits
+ * for nothing but its latch: its lock_timeout is short, an error ends one
+ * cycle and not the process, and each backfill is attended to in a
+ * transaction of its own, so that a bad one stops nothing else.
+ *
+ * What it knows of the queue (ready.c) is a picture; it is told of changes by
+ * committing backends (status.c) and draws the picture anew from time to time,
+ * after an error, and when any configuration changed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "backfill.h"
+#include "guc.h"
+#include "launcher.h"
+#include "queue.h"
+#include "ready.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "supervisor.h"
+#include "wh_worker.h"
+#include "worker.h"
+
+#define EXTENSION_CHECK_MS 500
+#define REREAD_MS (60 * 1000)
+#define PUBLISH_MS (20 * 1000)
+#define PRUNE_MS (60 * 60 * 1000)
+#define SHORTAGE_MS 1000
+#define ERROR_DELAY_MS 1000
+#define ERROR_DELAY_MAX_MS (30 * 1000)
+#define KEEP_TENANT_JOBS 16
+
+/* What we know of a worker of ours, by slot. */
+typedef struct Worker
+{
+	bool		known;
+	bool		seen;			/* in this cycle's copy */
+	uint32		generation;
+	BackgroundWorkerHandle *handle; /* NULL: started by a launcher before us */
+	int64		job_id;			/* handed over and not yet finished; 0: idle */
+	int64		backfill_id;
+	char		tenant_name[NAMEDATALEN];
+	int			streak;			/* jobs of that tenant in a row */
+} Worker;
+
+typedef struct RunningBackfill
+{
+	int64		backfill_id;
+	bool		changed;		/* a job of it ended since it was attended to */
+	TimestampTz attended_at;
+} RunningBackfill;
+
+static Worker *workers = NULL;
+static List *running_backfills = NIL;	/* in backfill_context */
+static MemoryContext backfill_context = NULL;
+static MemoryContext cycle_context = NULL;
+static char my_database[NAMEDATALEN];
+
+static bool need_reread = true;
+static bool paused = false;
+static bool shortage_logged = false;
+static TimestampTz last_reread = 0;
+static TimestampTz last_prune = 0;
+static TimestampTz wake_at;
+
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(cycle_context);
+}
+
+static void
+wake_no_later_than(TimestampTz when)
+{
+	if (when < wake_at)
+		wake_at = when;
+}
+
+static void
+wake_within(long ms)
+{
+	wake_no_later_than(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
+}
+
+/* ---- reading ---- */
+
+static void
+read_paused(void)
+{
+	wh_spi_begin();
+	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	wh_spi_end();
+}
+
+static void
+read_tenants(void)
+{
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query("SELECT tenant_name, active, coalesce(max_connections, 0)"
+				 " FROM _wh.tenant_connections", 0, NULL);
+	for (uint64 i = 0; i < n; i++)
+		wh_ready_tenant(wh_get_text(cycle_context, i, 1), wh_get_bool(i, 2),
+						(int) wh_get_int8(i, 3));
+	wh_spi_end();
+}
+
+static RunningBackfill *
+find_backfill(int64 backfill_id)
+{
+	ListCell   *cell;
+
+	foreach(cell, running_backfills)
+	{
+		RunningBackfill *backfill = lfirst(cell);
+
+		if (backfill->backfill_id == backfill_id)
+			return backfill;
+	}
+	return NULL;
+}
+
+static void
+add_backfill(int64 backfill_id)
+{
+	MemoryContext old = MemoryContextSwitchTo(backfill_context);
+	RunningBackfill *backfill = palloc0(sizeof(RunningBackfill));
+
+	backfill->backfill_id = backfill_id;
+	backfill->changed = true;
+	backfill->attended_at = GetCurrentTimestamp();
+	running_backfills = lappend(running_backfills, backfill);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+read_backfills(void)
+{
+	uint64		n;
+
+	MemoryContextReset(backfill_context);
+	running_backfills = NIL;
+	wh_spi_begin();
+	n = wh_query("SELECT backfill_id FROM _wh.backfills WHERE state = 'running'"
+				 " ORDER BY backfill_id", 0, NULL);
+	for (uint64 i = 0; i < n; i++)
+		add_backfill(wh_get_int8(i, 1));
+	wh_spi_end();
+}
+
+static void
+add_queued(const WhQueued *job, void *arg)
+{
+	wh_ready_add(job);
+	if (job->backfill_id != 0 && find_backfill(job->backfill_id) == NULL)
+		add_backfill(job->backfill_id);
+}
+
+/* Draws the picture of the queue anew. */
+static void
+reread_all(void)
+{
+	wh_ready_reset();
+	for (int i = 0; i < wh_status_max_slots(); i++)
+		if (workers[i].known && workers[i].job_id != 0)
+			wh_ready_started(workers[i].tenant_name, workers[i].backfill_id);
+	read_paused();
+	read_tenants();
+	read_backfills();
+	wh_queue_read(PG_INT64_MIN, PG_INT64_MAX, add_queued, NULL);
+	need_reread = false;
+	last_reread = GetCurrentTimestamp();
+}
+
+static void
+read_news(void)
+{
+	WhNews		news;
+
+	wh_status_take_news(&news);
+	if (news.reread_all ||
+		TimestampDifferenceExceeds(last_reread, GetCurrentTimestamp(), REREAD_MS))
+		need_reread = true;
+	if (!need_reread && news.nranges == 0)
+		return;
+
+	begin_transaction();
+	if (need_reread)
+	{
+		/* Should this fail, the next cycle starts it again. */
+		wh_queue_recover(0);
+		CommandCounterIncrement();
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		reread_all();
+	}
+	else
+		for (int i = 0; i < news.nranges; i++)
+			wh_queue_read(news.first[i], news.last[i], add_queued, NULL);
+	commit_transaction();
+}
+
+/* ---- workers ---- */
+
+static void
+recover_job(int64 job_id)
+{
+	begin_transaction();
+	wh_queue_recover(job_id);
+	commit_transaction();
+}
+
+static void
+job_ended(Worker *worker)
+{
+	bool		was_publish = worker->tenant_name[0] == '\0';
+	ListCell   *cell;
+
+	/* A publish job serves every backfill of its template. */
+	foreach(cell, running_backfills)
+	{
+		RunningBackfill *backfill = lfirst(cell);
+
+		if (was_publish || backfill->backfill_id == worker->backfill_id)
+			backfill->changed = true;
+	}
+	wh_ready_finished(worker->tenant_name, worker->backfill_id);
+	worker->job_id = 0;
+	worker->backfill_id = 0;
+}
+
+static void
+forget_worker(Worker *worker)
+{
+	if (worker->handle != NULL)
+		pfree(worker->handle);
+	memset(worker, 0, sizeof(*worker));
+}
+
+/* A worker that left with a job in hand did not finish it. */
+static void
+reap_gone(void)
+{
+	for (int i = 0; i < wh_status_max_slots(); i++)
+	{
+		Worker	   *worker = &workers[i];
+		int64		job_id = worker->job_id;
+
+		if (!worker->known || worker->seen)
+			continue;
+		if (job_id != 0)
+			job_ended(worker);
+		forget_worker(worker);
+		if (job_id != 0)
+			recover_job(job_id);
+	}
+}
+
+static void
+adopt(Worker *worker, const WhSlotInfo *info)
+{
+	worker->known = true;
+	worker->generation = info->generation;
+	worker->job_id = info->job_id;
+	worker->backfill_id = info->backfill_id;
+	strlcpy(worker->tenant_name, info->tenant_name, NAMEDATALEN);
+	if (worker->job_id != 0)
+		wh_ready_started(worker->tenant_name, worker->backfill_id);
+}
+
+/* A worker that was asked for and could not be started gives its slot back. */
+static bool
+never_started(const Worker *worker, const WhSlotInfo *info, int slot)
+{
+	pid_t		pid;
+
+	if (info->pid != 0 || worker->handle == NULL ||
+		GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STOPPED)
+		return false;
+	wh_status_unreserve_worker(slot, info->generation);
+	return true;
+}
+
+/* Compares what we know with what the slots say; counts who is on the way. */
+static int
+look_at_workers(WhSlotInfo *infos, int *slots, int *ncopied)
+{
+	int			starting = 0;
+	int			n = wh_status_workers(infos, slots);
+
+	for (int i = 0; i < wh_status_max_slots(); i++)
+		workers[i].seen = false;
+	for (int i = 0; i < n; i++)
+	{
+		Worker	   *worker = &workers[slots[i]];
+
+		if (worker->known && worker->generation != infos[i].generation)
+			continue;			/* reaped below, adopted in the next cycle */
+		if (!worker->known)
+			adopt(worker, &infos[i]);
+		if (never_started(worker, &infos[i], slots[i]))
+			continue;
+		worker->seen = true;
+		if (worker->job_id != 0 && infos[i].job_id == 0)
+			job_ended(worker);
+		if (infos[i].phase == WH_PHASE_STARTING)
+			starting++;
+	}
+	reap_gone();
+	*ncopied = n;
+	return starting;
+}
+
+static void
+complain_of_shortage(void)
+{
+	wh_status_error("no background worker slot is free; increase max_worker_processes");
+	if (!shortage_logged)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("wh_worker cannot start a worker in database \"%s\": no background worker slot is free",
+						my_database),
+				 errhint("Increase max_worker_processes.")));
+	shortage_logged = true;
+	wake_within(SHORTAGE_MS);
+}
+
+static bool
+start_worker(void)
+{
+	BackgroundWorker process;
+	WhWorkerStart start;
+	Worker	   *worker;
+	MemoryContext old;
+	bool		ok;
+
+	StaticAssertStmt(sizeof(WhWorkerStart) <= BGW_EXTRALEN,
+					 "a worker's arguments must fit into bgw_extra");
+	memset(&start, 0, sizeof(start));
+	start.slot = wh_status_reserve_worker(&start.generation);
+	if (start.slot < 0)
+	{
+		wh_status_want_worker(true);
+		return false;
+	}
+	start.database_oid = MyDatabaseId;
+	start.role_oid = GetUserId();
+
+	memset(&process, 0, sizeof(process));
+	process.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	process.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	process.bgw_restart_time = BGW_NEVER_RESTART;
+	process.bgw_notify_pid = MyProcPid;
+	strlcpy(process.bgw_library_name, WH_LIBRARY_NAME, BGW_MAXLEN);
+	strlcpy(process.bgw_function_name, "wh_worker_main", BGW_MAXLEN);
+	snprintf(process.bgw_name, BGW_MAXLEN, "wh_worker worker for %s", my_database);
+	strlcpy(process.bgw_type, "wh_worker worker", BGW_MAXLEN);
+	memcpy(process.bgw_extra, &start, sizeof(start));
+
+	worker = &workers[start.slot];
+	forget_worker(worker);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	ok = RegisterDynamicBackgroundWorker(&process, &worker->handle);
+	MemoryContextSwitchTo(old);
+	if (!ok)
+	{
+		worker->handle = NULL;
+		wh_status_unreserve_worker(start.slot, start.generation);
+		complain_of_shortage();
+		return false;
+	}
+	worker->known = true;
+	worker->generation = start.generation;
+	if (shortage_logged)
+		wh_status_error("");
+	shortage_logged = false;
+	return true;
+}
+
+/* Hands the next job to an idle worker; false when there is none to hand. */
+static bool
+hand_out(int slot)
+{
+	Worker	   *worker = &workers[slot];
+	bool		keep = worker->tenant_name[0] != '\0' && worker->streak < KEEP_TENANT_JOBS;
+	WhQueued	job;
+	WhAssignment assignment;
+
+	if (!wh_ready_pick(keep ? worker->tenant_name : NULL, &job))
+		return false;
+	memset(&assignment, 0, sizeof(assignment));
+	assignment.job_id = job.job_id;
+	assignment.backfill_id = job.backfill_id;
+	strlcpy(assignment.tenant_name, job.tenant_name, NAMEDATALEN);
+	if (!wh_status_assign(slot, worker->generation, &assignment))
+	{
+		/* It was just leaving: the job goes back into the picture. */
+		wh_ready_finished(job.tenant_name, job.backfill_id);
+		wh_ready_add(&job);
+		return true;
+	}
+	worker->streak = strcmp(worker->tenant_name, job.tenant_name) == 0 ? worker->streak + 1 : 0;
+	worker->job_id = job.job_id;
+	worker->backfill_id = job.backfill_id;
+	strlcpy(worker->tenant_name, job.tenant_name, NAMEDATALEN);
+	return true;
+}
+
+static void
+dispatch(const WhSlotInfo *infos, const int *slots, int n, int starting)
+{
+	int			missing;
+
+	for (int i = 0; i < n; i++)
+		if (workers[slots[i]].known && workers[slots[i]].seen &&
+			workers[slots[i]].job_id == 0 && infos[i].phase == WH_PHASE_IDLE &&
+			!hand_out(slots[i]))
+			break;
+
+	missing = wh_ready_startable(wh_max_workers) - starting;
+	if (missing <= 0)
+		wh_status_want_worker(false);
+	while (missing-- > 0 && start_worker())
+		;
+	wake_no_later_than(wh_ready_next_due());
+}
+
+/* ---- backfills ---- */
+
+static bool
+attend(RunningBackfill *backfill)
+{
+	bool		outstanding = wh_ready_outstanding(backfill->backfill_id) > 0;
+	bool		ended;
+
+	begin_transaction();
+	ended = wh_backfill_attend(backfill->backfill_id, outstanding);
+	commit_transaction();
+	backfill->attended_at = GetCurrentTimestamp();
+	backfill->changed = false;
+	return ended;
+}
+
+/* Those with nothing outstanding may have ended; the others publish now and then. */
+static void
+attend_to_backfills(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *left = NIL;
+	bool		any_ended = false;
+	ListCell   *cell;
+	MemoryContext old;
+
+	foreach(cell, running_backfills)
+	{
+		RunningBackfill *backfill = lfirst(cell);
+		bool		due = TimestampDifferenceExceeds(backfill->attended_at, now, PUBLISH_MS);
+		bool		ended = false;
+
+		if (backfill->changed &&
+			(due || wh_ready_outstanding(backfill->backfill_id) == 0))
+			ended = attend(backfill);
+		any_ended = any_ended || ended;
+		if (backfill->changed)
+			wake_no_later_than(TimestampTzPlusMilliseconds(backfill->attended_at, PUBLISH_MS));
+		if (!ended)
+		{
+			old = MemoryContextSwitchTo(backfill_context);
+			left = lappend(left, backfill);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	list_free(running_backfills);
+	running_backfills = left;
+	if (!any_ended)
+		return;
+	/* Those that share days with one that ended may end now too. */
+	foreach(cell, running_backfills)
+		((RunningBackfill *) lfirst(cell))->changed = true;
+	wh_status_backfill_ended();
+	wake_within(0);
+}
+
+static void
+prune(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (last_prune != 0 && !TimestampDifferenceExceeds(last_prune, now, PRUNE_MS))
+		return;
+	last_prune = now;
+	begin_transaction();
+	wh_queue_prune();
+	commit_transaction();
+}
+
+/* ---- the loop ---- */
+
+static bool
+extension_exists(void)
+{
+	bool		exists;
+
+	begin_transaction();
+	exists = OidIsValid(get_extension_oid(WH_LIBRARY_NAME, true));
+	commit_transaction();
+	return exists;
+}
+
+/* Without the extension there is nothing to do but to look for it. */
+static bool
+have_extension(void)
+{
+	static bool complained = false;
+
+	if (extension_exists())
+	{
+		complained = false;
+		return true;
+	}
+	if (!complained)
+		ereport(LOG,
+				(errmsg("wh_worker waits in database \"%s\": extension \"wh_worker\" is not created",
+						my_database),
+				 errhint("Run CREATE EXTENSION wh_worker there.")));
+	complained = true;
+	need_reread = true;
+	wh_status_error("extension \"wh_worker\" is not created in this database");
+	wh_status_phase(WH_PHASE_WAITING);
+	wake_within(EXTENSION_CHECK_MS);
+	return false;
+}
+
+static bool
+database_is_listed(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, wh_guc_databases())
+		if (strcmp(lfirst(cell), my_database) == 0)
+			return true;
+	return false;
+}
+
+/* Waiting for the extension is over: its complaint must not stay. */
+static void
+report_idle(void)
+{
+	if (wh_status_get_phase() == WH_PHASE_IDLE)
+		return;
+	wh_status_error("");
+	wh_status_phase(WH_PHASE_IDLE);
+}
+
+/* True when there is nothing left to do here: switched off, and all at rest. */
+static bool
+cycle(void)
+{
+	WhSlotInfo *infos = palloc(sizeof(WhSlotInfo) * wh_status_max_slots());
+	int		   *slots = palloc(sizeof(int) * wh_status_max_slots());
+	int			n;
+	int			starting;
+
+	wake_within(REREAD_MS);
+	if (!have_extension())
+		return !wh_enabled || !database_is_listed();
+	report_idle();
+	read_news();
+	starting = look_at_workers(infos, slots, &n);
+	if (!wh_enabled || !database_is_listed())
+	{
+		wh_status_want_worker(false);
+		return n == 0;
+	}
+	if (!paused)
+		dispatch(infos, slots, n, starting);
+	attend_to_backfills();
+	prune();
+	return false;
+}
+
+/* One error ends one cycle: say it, wait longer each time, draw anew. */
+static bool
+guarded_cycle(void)
+{
+	static int	errors = 0;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		done = cycle();
+		if (errors > 0)
+			wh_status_error("");
+		errors = 0;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cycle_context);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		if (errors < 3)
+			EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		wh_status_error(error->message);
+		need_reread = true;
+		wake_at = GetCurrentTimestamp();
+		wake_at = TimestampTzPlusMilliseconds(wake_at,
+											  Min(ERROR_DELAY_MS << Min(errors, 5), ERROR_DELAY_MAX_MS));
+		errors++;
+	}
+	PG_END_TRY();
+	return done;
+}
+
+static void
+rest(void)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at);
+
+	pgstat_report_stat(false);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		need_reread = true;
+	}
+}
+
+void
+wh_launcher_main(Datum arg)
+{
+	WhLauncherStart start;
+
+	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
+	strlcpy(my_database, start.database, NAMEDATALEN);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(start.database, wh_admin_role, 0);
+	if (!wh_status_attach_launcher(start.slot, start.generation))
+		return;
+
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION);
+	workers = MemoryContextAllocZero(TopMemoryContext,
+									 sizeof(Worker) * wh_status_max_slots());
+	backfill_context = AllocSetContextCreate(TopMemoryContext, "wh_worker backfills",
+											 ALLOCSET_SMALL_SIZES);
+	cycle_context = AllocSetContextCreate(TopMemoryContext, "wh_worker cycle",
+										  ALLOCSET_DEFAULT_SIZES);
+	wh_ready_reset();
+
+	for (;;)
+	{
+		MemoryContextSwitchTo(cycle_context);
+		MemoryContextReset(cycle_context);
+		wake_at = DT_NOEND;
+		if (guarded_cycle())
+			return;
+		rest();
+	}
+}

@@ -1,0 +1,493 @@
+/*
+ * load.c: rows from a callback into the heap of a day relation.
+ *
+ * Called by refresh.c.  A new day is loaded in place into its materialized
+ * view, which nobody can see before commit; an existing one into a transient
+ * heap, which wh_load_swap() exchanges for its own, as core's REFRESH does.
+ * Rows are written frozen: their relation file is as new as they are.
+ *
+ * May not know where the rows come from, and may not hold a lock that a reader
+ * feels before wh_load_swap().
+ *
+ * Locks, in this order: the advisory lock of the day; ShareUpdateExclusiveLock
+ * on the day relation while it is loaded (keeps out REFRESH, DROP and index
+ * DDL); AccessExclusiveLock on it from the swap to the end of the transaction.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/multixact.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/cluster.h"
+#include "commands/matview.h"
+#include "commands/tablecmds.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "tcop/dest.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "load.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "wh_worker.h"
+
+/* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2. */
+#define WH_LOCK_CLASS_DAY 0x5744
+
+#define WH_BATCH_ROWS 1000
+#define WH_BATCH_KEEP (64 * 1024)	/* memory kept from batch to batch */
+#define WH_BATCH_BYTES (96 * 1024)	/* a batch that has grown to this is written */
+
+/* No free space map: the file only ever grows while it is loaded. */
+#define WH_INSERT_OPTIONS (TABLE_INSERT_FROZEN | TABLE_INSERT_SKIP_FSM)
+
+/* Rows on their way into one relation. */
+typedef struct Batch
+{
+	Relation	rel;
+	CommandId	cid;
+	BulkInsertState bulk_state;
+	MemoryContext memory;		/* the values of the rows at hand */
+	TupleTableSlot *slots[WH_BATCH_ROWS];	/* made when first needed */
+	int			nslots;			/* how many were made */
+	int			nrows;			/* how many are filled */
+	int64		rows_written;
+} Batch;
+
+static void
+day_error_context(void *arg)
+{
+	const char *const *names = arg;
+
+	errcontext("day relation \"%s.%s\"", names[0], names[1]);
+}
+
+/* A background worker has no snapshot unless somebody pushes one. */
+static bool
+push_missing_snapshot(void)
+{
+	if (ActiveSnapshotSet())
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return true;
+}
+
+/* ---- rows into a heap ---- */
+
+static Batch *
+batch_begin(Relation rel)
+{
+	Batch	   *batch = palloc0(sizeof(Batch));
+
+	batch->rel = rel;
+	batch->cid = GetCurrentCommandId(true);
+	batch->bulk_state = GetBulkInsertState();
+	batch->memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker batch",
+										  WH_BATCH_KEEP, 8 * 1024, 64 * 1024);
+	return batch;
+}
+
+/* Making all slots at once is a tenth of the work of a small day. */
+static TupleTableSlot *
+batch_next_slot(Batch *batch)
+{
+	if (batch->nrows == batch->nslots)
+		batch->slots[batch->nslots++] =
+			MakeSingleTupleTableSlot(RelationGetDescr(batch->rel), &TTSOpsHeapTuple);
+	return batch->slots[batch->nrows];
+}
+
+static void
+batch_write(Batch *batch)
+{
+	MemoryContext old_context;
+
+	if (batch->nrows == 0)
+		return;
+
+	/* the insertion leaks into the current context */
+	old_context = MemoryContextSwitchTo(batch->memory);
+	table_multi_insert(batch->rel, batch->slots, batch->nrows, batch->cid,
+					   WH_INSERT_OPTIONS, batch->bulk_state);
+	MemoryContextSwitchTo(old_context);
+
+	batch->rows_written += batch->nrows;
+	for (int i = 0; i < batch->nrows; i++)
+		ExecClearTuple(batch->slots[i]);
+	batch->nrows = 0;
+	MemoryContextReset(batch->memory);
+}
+
+static bool
+batch_is_full(Batch *batch)
+{
+	return batch->nrows == WH_BATCH_ROWS ||
+		MemoryContextMemAllocated(batch->memory, false) >= WH_BATCH_BYTES;
+}
+
+/* Takes one row from the source; false at its end. */
+static bool
+batch_add_row(Batch *batch, WhRowSource source, void *arg)
+{
+	TupleTableSlot *slot = batch_next_slot(batch);
+	MemoryContext old_context = MemoryContextSwitchTo(batch->memory);
+	bool		found = source(arg, slot->tts_values, slot->tts_isnull);
+
+	MemoryContextSwitchTo(old_context);
+	if (!found)
+		return false;
+	ExecStoreVirtualTuple(slot);
+	batch->nrows++;
+	return true;
+}
+
+static int64
+batch_end(Batch *batch)
+{
+	int64		rows;
+
+	batch_write(batch);
+	rows = batch->rows_written;
+	FreeBulkInsertState(batch->bulk_state);
+	table_finish_bulk_insert(batch->rel, WH_INSERT_OPTIONS);
+	for (int i = 0; i < batch->nslots; i++)
+		ExecDropSingleTupleTableSlot(batch->slots[i]);
+	MemoryContextDelete(batch->memory);
+	pfree(batch);
+	return rows;
+}
+
+/* Every row of the source into "relid", of which nobody else knows; the count. */
+static int64
+load_rows(Oid relid, WhRowSource source, void *arg)
+{
+	Relation	rel = table_open(relid, AccessExclusiveLock);
+	bool		pushed = push_missing_snapshot();
+	Batch	   *batch = batch_begin(rel);
+	int64		rows;
+
+	wh_status_phase(WH_PHASE_FETCHING);
+	while (batch_add_row(batch, source, arg))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (batch_is_full(batch))
+			batch_write(batch);
+	}
+	rows = batch_end(batch);
+
+	if (pushed)
+		PopActiveSnapshot();
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	return rows;
+}
+
+/* ---- checks of an existing relation ---- */
+
+static void
+check_is_ours(const WhDayTarget *target, Oid relid)
+{
+	if (relid == target->known_oid)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_TABLE),
+			 errmsg("relation \"%s.%s\" exists and was not made by wh_worker",
+					target->schema, target->relname),
+			 errhint("Rename or drop it, then load the day again.")));
+}
+
+static void
+check_is_own_matview(const WhDayTarget *target, Relation rel)
+{
+	if (rel->rd_rel->relkind != RELKIND_MATVIEW)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s.%s\" is no longer a materialized view",
+						target->schema, target->relname),
+				 errhint("Rename or drop it, then load the day again.")));
+	if (!pg_class_ownercheck(RelationGetRelid(rel), GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("materialized view \"%s.%s\" is not owned by role \"%s\"",
+						target->schema, target->relname,
+						GetUserNameFromId(GetUserId(), false)),
+				 errhint("Give it back with ALTER MATERIALIZED VIEW … OWNER TO, or drop it.")));
+}
+
+static bool
+same_column(Form_pg_attribute actual, Form_pg_attribute wanted)
+{
+	return !actual->attisdropped &&
+		strcmp(NameStr(actual->attname), NameStr(wanted->attname)) == 0 &&
+		actual->atttypid == wanted->atttypid &&
+		actual->atttypmod == wanted->atttypmod;
+}
+
+static void
+check_shape(const WhDayTarget *target, Relation rel)
+{
+	TupleDesc	actual = RelationGetDescr(rel);
+	TupleDesc	wanted = target->columns;
+	bool		same = actual->natts == wanted->natts;
+
+	for (int i = 0; same && i < wanted->natts; i++)
+		same = same_column(TupleDescAttr(actual, i), TupleDescAttr(wanted, i));
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("materialized view \"%s.%s\" does not have the columns of the template",
+						target->schema, target->relname),
+				 errdetail("The template's column definitions changed after the day was first loaded."),
+				 errhint("Drop the day with _wh.drop_day() and load it again.")));
+}
+
+/* ---- a new day ---- */
+
+static void
+build_index(IndexStmt *stmt)
+{
+	PlannedStmt *wrapper = makeNode(PlannedStmt);
+	bool		pushed = push_missing_snapshot();
+
+	wrapper->commandType = CMD_UTILITY;
+	wrapper->utilityStmt = (Node *) stmt;
+	wrapper->stmt_location = -1;
+	wrapper->stmt_len = 0;
+	ProcessUtility(wrapper, "CREATE INDEX", false, PROCESS_UTILITY_QUERY,
+				   NULL, NULL, None_Receiver, NULL);
+	if (pushed)
+		PopActiveSnapshot();
+	CommandCounterIncrement();
+}
+
+static void
+build_indexes(List *indexes)
+{
+	ListCell   *cell;
+
+	wh_status_phase(WH_PHASE_INDEXING);
+	foreach(cell, indexes)
+	{
+		CHECK_FOR_INTERRUPTS();
+		build_index(lfirst_node(IndexStmt, cell));
+	}
+}
+
+static void
+analyze_day(const char *schema, const char *relname)
+{
+	wh_spi_begin();
+	wh_utility("ANALYZE %s", quote_qualified_identifier(schema, relname));
+	wh_spi_end();
+}
+
+static void
+set_populated(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessExclusiveLock);
+
+	SetMatViewPopulatedState(rel, true);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
+static Oid
+create_empty_day(const WhDayTarget *target, Oid namespace_oid)
+{
+	Oid			relid;
+	Relation	rel;
+
+	wh_spi_begin();
+	wh_utility("CREATE MATERIALIZED VIEW %s AS %s WITH NO DATA",
+			   quote_qualified_identifier(target->schema, target->relname),
+			   target->definition);
+	wh_spi_end();
+
+	relid = get_relname_relid(target->relname, namespace_oid);
+	rel = table_open(relid, AccessExclusiveLock);
+	check_shape(target, rel);
+	table_close(rel, NoLock);
+	return relid;
+}
+
+static void
+load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
+			 WhRowSource source, void *arg)
+{
+	day->created = true;
+	day->relid = create_empty_day(target, namespace_oid);
+	day->rows = load_rows(day->relid, source, arg);
+	set_populated(day->relid);
+	build_indexes(target->indexes);
+	analyze_day(target->schema, target->relname);
+}
+
+/* ---- an existing day ---- */
+
+static void
+load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
+				  WhRowSource source, void *arg)
+{
+	Relation	rel = table_open(day->relid, ShareUpdateExclusiveLock);
+
+	check_is_own_matview(target, rel);
+	check_shape(target, rel);
+	CheckTableNotInUse(rel, "refresh");
+	day->transient = make_new_heap(day->relid, rel->rd_rel->reltablespace,
+								   rel->rd_rel->relam, rel->rd_rel->relpersistence,
+								   ShareUpdateExclusiveLock);
+	LockRelationOid(day->transient, AccessExclusiveLock);
+	table_close(rel, NoLock);
+	day->rows = load_rows(day->transient, source, arg);
+}
+
+/* The relation may have been created or dropped just before we could lock it. */
+static Oid
+find_existing_day(const WhDayTarget *target, Oid namespace_oid)
+{
+	Oid			relid = get_relname_relid(target->relname, namespace_oid);
+
+	if (!OidIsValid(relid))
+		return InvalidOid;
+	check_is_ours(target, relid);
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	if (get_relname_relid(target->relname, namespace_oid) != relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relation \"%s.%s\" was dropped or renamed at the same time",
+						target->schema, target->relname)));
+	return relid;
+}
+
+void
+wh_load_lock(const char *schema, const char *relname)
+{
+	char	   *name = quote_qualified_identifier(schema, relname);
+	uint64		key = DatumGetUInt64(hash_any_extended((const unsigned char *) name,
+													   strlen(name), 0));
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key,
+						 WH_LOCK_CLASS_DAY);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	pfree(name);
+}
+
+WhLoadedDay *
+wh_load_day(const WhDayTarget *target, WhRowSource source, void *arg)
+{
+	const char *names[2] = {target->schema, target->relname};
+	Oid			namespace_oid = get_namespace_oid(target->schema, false);
+	WhLoadedDay *day = palloc0(sizeof(WhLoadedDay));
+	ErrorContextCallback callback;
+
+	callback.callback = day_error_context;
+	callback.arg = names;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
+	day->schema = target->schema;
+	day->relname = target->relname;
+	day->relid = find_existing_day(target, namespace_oid);
+	if (OidIsValid(day->relid))
+		load_existing_day(day, target, source, arg);
+	else
+		load_new_day(day, target, namespace_oid, source, arg);
+
+	error_context_stack = callback.previous;
+	return day;
+}
+
+/* Does what core's refresh_by_heap_swap() does, and its caller afterwards. */
+static void
+swap_heaps(WhLoadedDay *day, Relation rel)
+{
+	char		persistence = rel->rd_rel->relpersistence;
+	bool		pushed = push_missing_snapshot();
+
+	/* while it is still ours alone: the tuple is written anew by the swap */
+	SetMatViewPopulatedState(rel, true);
+	finish_heap_swap(day->relid, day->transient, false, false, true, true,
+					 RecentXmin, ReadNextMultiXactId(), persistence);
+	pgstat_count_truncate(rel);
+	pgstat_count_heap_insert(rel, day->rows);
+	if (pushed)
+		PopActiveSnapshot();
+}
+
+void
+wh_load_swap(WhLoadedDay *day)
+{
+	const char *names[2] = {day->schema, day->relname};
+	ErrorContextCallback callback;
+	Relation	rel;
+
+	if (!OidIsValid(day->transient))
+		return;
+
+	callback.callback = day_error_context;
+	callback.arg = names;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
+	wh_status_phase(WH_PHASE_WAITING_LOCK);
+	LockRelationOid(day->relid, AccessExclusiveLock);
+	wh_status_phase(WH_PHASE_INDEXING);
+	rel = table_open(day->relid, NoLock);
+	CheckTableNotInUse(rel, "refresh");
+	swap_heaps(day, rel);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	analyze_day(day->schema, day->relname);
+
+	error_context_stack = callback.previous;
+}
+
+void
+wh_load_discard(const WhLoadedDay *day)
+{
+	ObjectAddress object;
+
+	object.classId = RelationRelationId;
+	object.objectId = day->created ? day->relid : day->transient;
+	object.objectSubId = 0;
+	if (!OidIsValid(object.objectId))
+		return;
+	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+}
+
+int64
+wh_load_bytes(Oid relid)
+{
+	return DatumGetInt64(DirectFunctionCall1(pg_total_relation_size,
+											 ObjectIdGetDatum(relid)));
+}
+
+Oid
+wh_load_file(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Oid			file = rel->rd_rel->relfilenode;
+
+	table_close(rel, AccessShareLock);
+	return file;
+}

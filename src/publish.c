@@ -1,0 +1,731 @@
+/*
+ * publish.c: what BI tools see: tenant views, public views, grants, counters.
+ *
+ * Called by workers, by the functions that run at once and by subscribe.c.
+ * Works from the ledger and the subscriptions alone and knows no job and no
+ * tenant connection.  A view is replaced only when its members or its columns
+ * differ from what the catalogs say it has, since replacing it shuts readers
+ * out for a moment; a relation that we did not make is never touched.
+ *
+ * Locks, in this order: the advisory locks of tenant views, by schema; that of
+ * the public view; then as readers do: the public view (only when a tenant
+ * joins or leaves), tenant views, day relations.  PostgreSQL itself would lock
+ * the members before the view, hence the explicit locks.  Ledger rows that
+ * somebody else is writing are left to their writer (SKIP LOCKED), because
+ * that writer may be waiting for our advisory lock.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "guc.h"
+#include "publish.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "template.h"
+#include "wh_worker.h"
+
+#define PUBLIC_SCHEMA "public"
+#define SCHEMA_NAME_COLUMN "schema_name"
+
+/* A relation that a view reads: a day of a tenant view, a tenant view of the public one. */
+typedef struct Member
+{
+	Oid			relid;
+	char	   *schema;
+	char	   *relname;
+} Member;
+
+/* A view of ours as it is and as it should be. */
+typedef struct View
+{
+	const char *schema;
+	const char *name;
+	Oid			relid;			/* what has that name now, or InvalidOid */
+	TupleDesc	columns;		/* of the template */
+	bool		is_public;		/* adds schema_name */
+	uint64		nmembers;
+	Member	   *members;
+} View;
+
+static Oid
+reader_role_oid(void)
+{
+	if (wh_reader_role == NULL || wh_reader_role[0] == '\0')
+		return InvalidOid;
+	return get_role_oid(wh_reader_role, true);
+}
+
+static bool
+query_bool(const char *sql, int nargs, const WhArg *args)
+{
+	return wh_query(sql, nargs, args) == 1 && wh_get_bool(0, 1);
+}
+
+void
+wh_publish_lock(const char *template_name, const char *schema)
+{
+	char	   *target = psprintf("wh_worker view %zu %s %s", strlen(template_name), template_name,
+								  schema != NULL ? schema : "");
+	uint64		key = hash_bytes_extended((const unsigned char *) target, (int) strlen(target),
+										  schema != NULL);
+
+	DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum((int64) key));
+	pfree(target);
+}
+
+void
+wh_publish_check_schema_name(const char *schema)
+{
+	const char *hint = NULL;
+
+	if (schema[0] == '\0')
+		hint = "Give the name of the schema that shall hold the tenant's days.";
+	else if (strlen(schema) >= NAMEDATALEN)
+		hint = "A schema name has at most 63 bytes; give a shorter target_schema.";
+	else if (strcmp(schema, "_wh") == 0)
+		hint = "That schema holds the warehouse's own tables; give another target_schema.";
+	else if (strcmp(schema, PUBLIC_SCHEMA) == 0)
+		hint = "That schema holds the views over all tenants; give another target_schema.";
+	else if (strncmp(schema, "pg_", 3) == 0 || strcmp(schema, "information_schema") == 0)
+		hint = "That name is reserved for PostgreSQL itself; give another target_schema.";
+
+	if (hint != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("schema \"%s\" cannot hold a tenant's data", schema),
+				 errhint("%s", hint)));
+}
+
+static void
+check_may_create_in(const char *schema, Oid schema_oid)
+{
+	WhArg		args[] = {WH_OID(schema_oid)};
+
+	if (!query_bool("SELECT has_schema_privilege($1, 'CREATE')", lengthof(args), args))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not create relations in schema \"%s\"",
+						GetUserNameFromId(GetUserId(), false), schema),
+				 errhint("Use another target_schema, or run GRANT USAGE, CREATE ON SCHEMA %s TO %s.",
+						 wh_quote(schema), wh_quote(GetUserNameFromId(GetUserId(), false)))));
+}
+
+static void
+grant_schema_usage(const char *schema, Oid schema_oid)
+{
+	Oid			reader = reader_role_oid();
+	WhArg		args[] = {WH_OID(reader), WH_OID(schema_oid)};
+
+	if (OidIsValid(reader) &&
+		!query_bool("SELECT has_schema_privilege($1, $2, 'USAGE')", lengthof(args), args))
+		wh_utility("GRANT USAGE ON SCHEMA %s TO %s", wh_quote(schema), wh_quote(wh_reader_role));
+}
+
+void
+wh_publish_schema(const char *schema)
+{
+	Oid			schema_oid;
+
+	wh_publish_check_schema_name(schema);
+	wh_spi_begin();
+	if (!OidIsValid(get_namespace_oid(schema, true)))
+	{
+		/* two loads of a new tenant must not both try to make it */
+		wh_publish_lock("", schema);
+		wh_utility("CREATE SCHEMA IF NOT EXISTS %s", wh_quote(schema));
+	}
+	schema_oid = get_namespace_oid(schema, false);
+	check_may_create_in(schema, schema_oid);
+	grant_schema_usage(schema, schema_oid);
+	wh_spi_end();
+}
+
+void
+wh_publish_grant(const char *schema, const char *relname)
+{
+	Oid			reader = reader_role_oid();
+	Oid			relid = get_relname_relid(relname, get_namespace_oid(schema, false));
+	WhArg		args[] = {WH_OID(reader), WH_OID(relid)};
+
+	if (!OidIsValid(reader))
+		return;
+	wh_spi_begin();
+	if (!query_bool("SELECT has_table_privilege($1, $2, 'SELECT')", lengthof(args), args))
+		wh_utility("GRANT SELECT ON %s TO %s", quote_qualified_identifier(schema, relname),
+				   wh_quote(wh_reader_role));
+	wh_spi_end();
+}
+
+/* Type with its typmod, readable under any search_path. */
+static char *
+type_text(Form_pg_attribute column)
+{
+	return format_type_extended(column->atttypid, column->atttypmod,
+								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+static bool
+same_column(Form_pg_attribute a, Form_pg_attribute b)
+{
+	return strcmp(NameStr(a->attname), NameStr(b->attname)) == 0 &&
+		a->atttypid == b->atttypid && a->atttypmod == b->atttypmod;
+}
+
+/*
+ * A column of the template as a member can give it: a day of an older shape
+ * gets a typed NULL for what it lacks and a cast for what has changed.
+ */
+static void
+append_member_column(StringInfo sql, Oid relid, Form_pg_attribute column)
+{
+	const char *name = quote_identifier(NameStr(column->attname));
+	HeapTuple	tuple = SearchSysCacheAttName(relid, NameStr(column->attname));
+
+	if (!HeapTupleIsValid(tuple))
+		appendStringInfo(sql, "NULL::%s AS %s", type_text(column), name);
+	else if (same_column(column, (Form_pg_attribute) GETSTRUCT(tuple)))
+		appendStringInfoString(sql, name);
+	else
+		appendStringInfo(sql, "%s::%s AS %s", name, type_text(column), name);
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+}
+
+/* One branch of the union; without a member, the branch that has no rows. */
+static void
+append_branch(StringInfo sql, const View *view, const Member *member)
+{
+	appendStringInfoString(sql, "SELECT ");
+	for (int i = 0; i < view->columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(view->columns, i);
+
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		append_member_column(sql, member ? member->relid : InvalidOid, column);
+	}
+	if (view->is_public)
+		appendStringInfo(sql, ", %s::pg_catalog.text AS " SCHEMA_NAME_COLUMN,
+						 member ? quote_literal_cstr(member->schema) : "NULL");
+	if (member != NULL)
+		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
+	else
+		appendStringInfoString(sql, " WHERE false");
+}
+
+static char *
+view_body(const View *view)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (view->nmembers == 0)
+		append_branch(&sql, view, NULL);
+	for (uint64 i = 0; i < view->nmembers; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&sql, "\nUNION ALL\n");
+		append_branch(&sql, view, &view->members[i]);
+	}
+	return sql.data;
+}
+
+/* Takes the members from a result of (oid, schema, relname). */
+static void
+read_members(View *view, uint64 n)
+{
+	view->nmembers = n;
+	view->members = palloc(sizeof(Member) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		view->members[i].relid = wh_get_oid(i, 1);
+		view->members[i].schema = wh_get_text(CurrentMemoryContext, i, 2);
+		view->members[i].relname = wh_get_text(CurrentMemoryContext, i, 3);
+	}
+}
+
+/* An OID of the ledger counts only if the relation still has its name. */
+static void
+read_tenant_members(View *view)
+{
+	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema)};
+
+	read_members(view, wh_query(
+		"SELECT c.oid, n.nspname, c.relname"
+		"  FROM _wh.day_loads d"
+		"  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
+		" WHERE d.template_name = $1 AND d.target_schema = $2"
+		"   AND d.state IN ('loaded', 'published')"
+		" ORDER BY d.target_date",
+		lengthof(args), args));
+}
+
+static void
+read_public_members(View *view)
+{
+	WhArg		args[] = {WH_TEXT(view->name)};
+
+	read_members(view, wh_query(
+		"SELECT c.oid, n.nspname, c.relname"
+		"  FROM _wh.tenant_templates s"
+		"  JOIN pg_catalog.pg_class c ON c.oid = s.view_oid AND c.relname = s.template_name"
+		"   AND c.relkind = 'v'"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.target_schema"
+		" WHERE s.template_name = $1"
+		" ORDER BY n.nspname COLLATE \"C\"",
+		lengthof(args), args));
+}
+
+static Datum
+member_oids(const View *view)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * Max(view->nmembers, 1));
+
+	for (uint64 i = 0; i < view->nmembers; i++)
+		oids[i] = ObjectIdGetDatum(view->members[i].relid);
+	return PointerGetDatum(construct_array(oids, (int) view->nmembers, OIDOID,
+										   sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* What the view reads now, by its dependencies, is what it should read? */
+static bool
+members_are_right(const View *view)
+{
+	WhArg		args[] = {WH_OID(view->relid), wh_arg(OIDARRAYOID, member_oids(view))};
+
+	return query_bool(
+		"SELECT count(*) = cardinality($2) AND coalesce(bool_and(u.relid = ANY ($2)), true)"
+		"  FROM (SELECT DISTINCT d.refobjid AS relid"
+		"          FROM pg_catalog.pg_rewrite r"
+		"          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+		"           AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+		"           AND d.refobjid <> r.ev_class"
+		"         WHERE r.ev_class = $1) u",
+		lengthof(args), args);
+}
+
+/*
+ * How many of the view's columns are the wanted ones, counted until the first
+ * that is not; *natts is how many it has.
+ */
+static int
+matching_columns(const View *view, int *natts)
+{
+	int			matching = 0;
+
+	for (*natts = 0;; (*natts)++)
+	{
+		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(view->relid),
+											Int16GetDatum(*natts + 1));
+		Form_pg_attribute column;
+
+		if (!HeapTupleIsValid(tuple))
+			return matching;
+		column = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (matching == *natts &&
+			(*natts < view->columns->natts
+			 ? same_column(column, TupleDescAttr(view->columns, *natts))
+			 : view->is_public && *natts == view->columns->natts &&
+			 strcmp(NameStr(column->attname), SCHEMA_NAME_COLUMN) == 0))
+			matching++;
+		ReleaseSysCache(tuple);
+	}
+}
+
+static int
+wanted_columns(const View *view)
+{
+	return view->columns->natts + (view->is_public ? 1 : 0);
+}
+
+static bool
+columns_are_right(const View *view)
+{
+	int			natts;
+
+	return matching_columns(view, &natts) == wanted_columns(view) && natts == wanted_columns(view);
+}
+
+/* CREATE OR REPLACE VIEW can only add columns at the end. */
+static bool
+is_replaceable(const View *view)
+{
+	int			natts;
+
+	return matching_columns(view, &natts) == natts;
+}
+
+/* 42P07 unless the name is free or belongs to the view we made. */
+static void
+check_is_ours(const View *view, Oid known_oid)
+{
+	if (OidIsValid(view->relid) && view->relid != known_oid)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation %s exists and was not made by wh_worker",
+						quote_qualified_identifier(view->schema, view->name)),
+				 errhint("Rename or drop it; its name is needed for the view of template \"%s\".",
+						 view->name)));
+}
+
+static void
+check_schema_name_is_free(const View *view)
+{
+	for (int i = 0; i < view->columns->natts; i++)
+	{
+		if (strcmp(NameStr(TupleDescAttr(view->columns, i)->attname), SCHEMA_NAME_COLUMN) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("template \"%s\" has a column \"" SCHEMA_NAME_COLUMN "\", which the public view adds itself",
+							view->name),
+					 errhint("Give that column another name in column_definitions.")));
+	}
+}
+
+static Oid
+relation_named(const char *schema, const char *name)
+{
+	return get_relname_relid(name, get_namespace_oid(schema, false));
+}
+
+static char *
+view_name(const View *view)
+{
+	return quote_qualified_identifier(view->schema, view->name);
+}
+
+/* The GRANT statements that give a view made anew the privileges of the old one. */
+static char *
+saved_grants(const View *view)
+{
+	WhArg		args[] = {WH_OID(view->relid), WH_TEXT(view_name(view))};
+
+	wh_query("SELECT string_agg(format('GRANT %s ON %s TO %s%s', a.privilege_type, $2,"
+			 "   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,"
+			 "   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '; ')"
+			 "  FROM pg_catalog.pg_class c, aclexplode(c.relacl) a"
+			 "  LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee"
+			 " WHERE c.oid = $1 AND a.grantee <> c.relowner",
+			 lengthof(args), args);
+	return wh_get_text(CurrentMemoryContext, 0, 1);
+}
+
+static void
+create_view(View *view, const char *comment)
+{
+	char	   *grants = NULL;
+	bool		existed = OidIsValid(view->relid);
+
+	if (existed && !is_replaceable(view))
+	{
+		grants = saved_grants(view);
+		wh_utility("DROP VIEW %s", view_name(view));
+		existed = false;
+	}
+	wh_utility("CREATE OR REPLACE VIEW %s AS\n%s", view_name(view), view_body(view));
+	if (!existed)
+		wh_utility("COMMENT ON VIEW %s IS %s", view_name(view), quote_literal_cstr(comment));
+	if (grants != NULL)
+		wh_utility("%s", grants);
+	view->relid = relation_named(view->schema, view->name);
+}
+
+static bool
+is_up_to_date(const View *view)
+{
+	return OidIsValid(view->relid) && members_are_right(view) && columns_are_right(view);
+}
+
+/* Keeps readers out before any member is locked, as they lock view first. */
+static void
+lock_view(const View *view)
+{
+	if (OidIsValid(view->relid))
+		LockRelationOid(view->relid, AccessExclusiveLock);
+}
+
+/* Reads the state of the public view; returns the OID we remember for it. */
+static Oid
+read_public_view(View *view, const WhTemplate *tmpl)
+{
+	WhArg		args[] = {WH_TEXT(tmpl->name)};
+	Oid			known_oid;
+
+	memset(view, 0, sizeof(View));
+	view->schema = PUBLIC_SCHEMA;
+	view->name = tmpl->name;
+	view->columns = tmpl->columns;
+	view->is_public = true;
+	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
+	known_oid = wh_get_oid(0, 1);
+	read_public_members(view);
+	view->relid = relation_named(view->schema, view->name);
+	return known_oid;
+}
+
+static void
+remember_public_view(const char *template_name, Oid view_oid)
+{
+	WhArg		args[] = {
+		WH_TEXT(template_name),
+		wh_arg_nullable(OIDOID, ObjectIdGetDatum(view_oid), !OidIsValid(view_oid))
+	};
+
+	wh_query("UPDATE _wh.mv_templates SET view_oid = $2"
+			 " WHERE template_name = $1 AND view_oid IS DISTINCT FROM $2", lengthof(args), args);
+}
+
+/*
+ * The first look is without the advisory lock: whoever holds it may be waiting
+ * for a tenant view that this transaction has replaced.
+ */
+static bool
+publish_public_view(const WhTemplate *tmpl)
+{
+	View		view;
+	Oid			known_oid = read_public_view(&view, tmpl);
+
+	check_schema_name_is_free(&view);
+	check_is_ours(&view, known_oid);
+	if (is_up_to_date(&view))
+		return false;
+	wh_publish_lock(tmpl->name, NULL);
+	known_oid = read_public_view(&view, tmpl);
+	check_is_ours(&view, known_oid);
+	if (is_up_to_date(&view))
+		return false;
+
+	lock_view(&view);
+	create_view(&view, psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name));
+	remember_public_view(tmpl->name, view.relid);
+	return true;
+}
+
+/*
+ * Takes the public view away because a tenant view below it has to be made
+ * anew; returns its privileges as GRANT statements, or NULL.
+ */
+static char *
+withdraw_public_view(const WhTemplate *tmpl)
+{
+	View		view;
+	char	   *grants;
+
+	wh_publish_lock(tmpl->name, NULL);
+	if (read_public_view(&view, tmpl) != view.relid || !OidIsValid(view.relid))
+		return NULL;
+	grants = saved_grants(&view);
+	wh_utility("DROP VIEW %s", view_name(&view));
+	remember_public_view(tmpl->name, InvalidOid);
+	return grants;
+}
+
+/* Reads the state of a tenant view; returns the OID we remember for it. */
+static Oid
+read_tenant_view(View *view, const WhTemplate *tmpl, const char *schema, char **tenant_name)
+{
+	WhArg		args[] = {WH_TEXT(tmpl->name), WH_TEXT(schema)};
+	Oid			known_oid;
+
+	memset(view, 0, sizeof(View));
+	view->schema = schema;
+	view->name = tmpl->name;
+	view->columns = tmpl->columns;
+	if (wh_query("SELECT view_oid, tenant_name FROM _wh.tenant_templates"
+				 " WHERE template_name = $1 AND target_schema = $2", lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no tenant feeds schema \"%s\" and template \"%s\"", schema, tmpl->name),
+				 errhint("Subscribe one with _wh.subscribe().")));
+	known_oid = wh_get_oid(0, 1);
+	*tenant_name = wh_get_text(CurrentMemoryContext, 0, 2);
+	read_tenant_members(view);
+	view->relid = relation_named(schema, tmpl->name);
+	return known_oid;
+}
+
+static void
+remember_tenant_view(const View *view)
+{
+	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_OID(view->relid)};
+
+	wh_query("UPDATE _wh.tenant_templates SET view_oid = $3"
+			 " WHERE template_name = $1 AND target_schema = $2 AND view_oid IS DISTINCT FROM $3",
+			 lengthof(args), args);
+}
+
+/* Only what the view holds; who is writing a row will publish it itself. */
+static void
+mark_published(const View *view)
+{
+	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema),
+	wh_arg(OIDARRAYOID, member_oids(view))};
+
+	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
+			 "   WHERE template_name = $1 AND target_schema = $2 AND state = 'loaded'"
+			 "     AND relation_oid = ANY ($3) FOR UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.day_loads d SET state = 'published' FROM ready r"
+			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
+			 lengthof(args), args);
+}
+
+static void
+make_tenant_view(View *view, const WhTemplate *tmpl, const char *tenant_name)
+{
+	bool		reshaped = OidIsValid(view->relid) && !is_replaceable(view);
+	char	   *public_grants = reshaped ? withdraw_public_view(tmpl) : NULL;
+
+	lock_view(view);
+	create_view(view, psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
+							   tmpl->name, tenant_name));
+	remember_tenant_view(view);
+	if (!reshaped)
+		return;
+	publish_public_view(tmpl);
+	if (public_grants != NULL)
+		wh_utility("%s", public_grants);
+}
+
+static bool
+publish_tenant_view(const WhTemplate *tmpl, const char *schema)
+{
+	View		view;
+	char	   *tenant_name;
+	Oid			known_oid;
+	bool		change;
+
+	wh_publish_lock(tmpl->name, schema);
+	known_oid = read_tenant_view(&view, tmpl, schema, &tenant_name);
+	check_is_ours(&view, known_oid);
+	change = !is_up_to_date(&view);
+	if (change)
+		make_tenant_view(&view, tmpl, tenant_name);
+	wh_publish_grant(view.schema, view.name);
+	mark_published(&view);
+	return change;
+}
+
+bool
+wh_publish_tenant_view(const char *template_name, const char *schema)
+{
+	WhTemplate *tmpl;
+	bool		changed;
+
+	wh_status_phase(WH_PHASE_PUBLISHING);
+	wh_spi_begin();
+	tmpl = wh_template_read(template_name);
+	changed = publish_tenant_view(tmpl, schema);
+	wh_spi_end();
+	return changed;
+}
+
+bool
+wh_publish_public_view(const char *template_name)
+{
+	WhTemplate *tmpl;
+	bool		changed;
+
+	wh_status_phase(WH_PHASE_PUBLISHING);
+	wh_spi_begin();
+	tmpl = wh_template_read(template_name);
+	changed = publish_public_view(tmpl);
+	wh_publish_grant(PUBLIC_SCHEMA, template_name);
+	wh_spi_end();
+	return changed;
+}
+
+/*
+ * Finds the schemas with unpublished days and takes every lock in its order
+ * before the first view is replaced: the public view's too when a tenant joins.
+ */
+static uint64
+lock_unpublished(const WhTemplate *tmpl, char ***schemas)
+{
+	WhArg		args[] = {WH_TEXT(tmpl->name)};
+	uint64		n;
+	bool		joining = false;
+
+	n = wh_query("SELECT s.target_schema, bool_and(v.oid IS NULL)"
+				 "  FROM _wh.tenant_templates s"
+				 "  JOIN _wh.day_loads d USING (template_name, target_schema)"
+				 "  LEFT JOIN pg_catalog.pg_class v ON v.oid = s.view_oid"
+				 " WHERE s.template_name = $1 AND d.state = 'loaded'"
+				 " GROUP BY s.target_schema ORDER BY s.target_schema COLLATE \"C\"",
+				 lengthof(args), args);
+	*schemas = palloc(sizeof(char *) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		(*schemas)[i] = wh_get_text(CurrentMemoryContext, i, 1);
+		joining |= wh_get_bool(i, 2);
+	}
+	for (uint64 i = 0; i < n; i++)
+		wh_publish_lock(tmpl->name, (*schemas)[i]);
+	if (joining)
+	{
+		View		view;
+
+		wh_publish_lock(tmpl->name, NULL);
+		if (read_public_view(&view, tmpl) == view.relid)
+			lock_view(&view);
+	}
+	return n;
+}
+
+void
+wh_publish_template(const char *template_name)
+{
+	WhTemplate *tmpl;
+	char	  **schemas;
+	uint64		n;
+
+	wh_status_phase(WH_PHASE_PUBLISHING);
+	wh_spi_begin();
+	tmpl = wh_template_read(template_name);
+	n = lock_unpublished(tmpl, &schemas);
+	for (uint64 i = 0; i < n; i++)
+		publish_tenant_view(tmpl, schemas[i]);
+	wh_publish_public_view(template_name);
+	for (uint64 i = 0; i < n; i++)
+		wh_publish_counters(template_name, schemas[i]);
+	wh_spi_end();
+}
+
+void
+wh_publish_counters(const char *template_name, const char *schema)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
+
+	wh_spi_begin();
+	/* sums made before somebody else's commit must not overwrite his */
+	wh_publish_lock(template_name, schema);
+	wh_query("UPDATE _wh.tenant_templates s"
+			 "   SET days = c.days, days_since_start = c.days_since_start, rows = c.rows,"
+			 "       bytes = c.bytes, data_through = c.data_through, last_success = c.last_success"
+			 "  FROM (SELECT count(*) FILTER (WHERE d.state = 'published') AS days,"
+			 "               count(*) FILTER (WHERE d.state = 'published'"
+			 "                 AND d.target_date >= t.start_date) AS days_since_start,"
+			 "               coalesce(sum(d.rows) FILTER (WHERE d.state = 'published'), 0)::bigint AS rows,"
+			 "               coalesce(sum(d.bytes) FILTER (WHERE d.state = 'published'), 0)::bigint AS bytes,"
+			 "               max(d.target_date) FILTER (WHERE d.state = 'published') AS data_through,"
+			 "               max(d.loaded_at) AS last_success"
+			 "          FROM _wh.tenant_templates t"
+			 "          LEFT JOIN _wh.day_loads d USING (template_name, target_schema)"
+			 "         WHERE t.template_name = $1 AND t.target_schema = $2) c"
+			 " WHERE s.template_name = $1 AND s.target_schema = $2"
+			 "   AND (s.days, s.days_since_start, s.rows, s.bytes, s.data_through, s.last_success)"
+			 "       IS DISTINCT FROM"
+			 "       (c.days, c.days_since_start, c.rows, c.bytes, c.data_through, c.last_success)",
+			 lengthof(args), args);
+	wh_spi_end();
+}

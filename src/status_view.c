@@ -1,0 +1,94 @@
+/*
+ * status_view.c: worker_status: the slots as rows.
+ *
+ * Copies the slots (status.c) and formats the copy, so that looking never
+ * holds up a worker.  Called by the view only.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "status.h"
+#include "wh_worker.h"
+
+PG_FUNCTION_INFO_V1(wh_sql_worker_slots);
+
+#define SLOT_COLUMNS 18
+
+static Datum
+text_or_null(const char *value, bool *isnull)
+{
+	*isnull = value[0] == '\0';
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+static Datum
+time_or_null(TimestampTz value, bool *isnull)
+{
+	*isnull = value == 0;
+	return TimestampTzGetDatum(value);
+}
+
+static Datum
+int8_or_null(int64 value, bool *isnull)
+{
+	*isnull = value == 0;
+	return Int64GetDatum(value);
+}
+
+static const char *
+type_of(const WhSlotInfo *info)
+{
+	static const char *const types[] = {"supervisor", "launcher", "worker"};
+
+	return types[info->kind];
+}
+
+static void
+put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
+{
+	Datum		v[SLOT_COLUMNS];
+	bool		n[SLOT_COLUMNS] = {0};
+	bool		busy = info->job_id != 0;
+	int			i = 0;
+
+	v[i] = Int32GetDatum(info->pid), n[i] = info->pid == 0, i++;
+	v[i] = CStringGetTextDatum(psprintf("wh_worker %s", type_of(info))), i++;
+	v[i] = text_or_null(info->database, &n[i]), i++;
+	v[i] = CStringGetTextDatum(wh_status_phase_name(info->phase)), i++;
+	v[i] = int8_or_null(info->job_id, &n[i]), i++;
+	v[i] = int8_or_null(info->backfill_id, &n[i]), i++;
+	v[i] = text_or_null(info->job_kind, &n[i]), i++;
+	v[i] = text_or_null(info->template_name, &n[i]), i++;
+	v[i] = text_or_null(busy ? info->tenant_name : "", &n[i]), i++;
+	v[i] = text_or_null(info->target_schema, &n[i]), i++;
+	v[i] = DateADTGetDatum(info->target_date), n[i] = !info->has_date, i++;
+	v[i] = Int64GetDatum(info->rows), n[i] = !busy, i++;
+	v[i] = Int64GetDatum(info->bytes), n[i] = !busy, i++;
+	v[i] = time_or_null(info->job_started_at, &n[i]), i++;
+	v[i] = time_or_null(info->phase_started_at, &n[i]), i++;
+	v[i] = Int64GetDatum(info->jobs_succeeded), n[i] = info->kind != WH_SLOT_WORKER, i++;
+	v[i] = Int64GetDatum(info->jobs_failed), n[i] = info->kind != WH_SLOT_WORKER, i++;
+	v[i] = text_or_null(info->last_error, &n[i]), i++;
+	Assert(i == SLOT_COLUMNS);
+	tuplestore_putvalues(store, desc, v, n);
+}
+
+Datum
+wh_sql_worker_slots(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	WhSlotInfo *infos;
+	int			n;
+
+	wh_require_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	infos = palloc(sizeof(WhSlotInfo) * wh_status_max_slots());
+	n = wh_status_copy(infos);
+	for (int i = 0; i < n; i++)
+		put_slot(rsinfo->setResult, rsinfo->setDesc, &infos[i]);
+	PG_RETURN_NULL();
+}

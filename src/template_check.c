@@ -1,0 +1,331 @@
+/*
+ * template_check.c: what may be written into _wh.mv_templates.
+ *
+ * A template that cannot work is refused when it is written, with a message
+ * for the one who writes it, instead of failing in every job.  The trigger
+ * looks at its own row and, before it lets a loaded template change its
+ * shape, at the ledger; an INSERT looks at nothing else, so that a dump can be
+ * restored in any order.
+ *
+ * Called by triggers.  Talks to no tenant, writes no table; a query of the
+ * ledger takes the lock of a reader.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+
+#include "sqlutil.h"
+#include "template.h"
+#include "wh_worker.h"
+
+PG_FUNCTION_INFO_V1(wh_sql_check_template);
+PG_FUNCTION_INFO_V1(wh_sql_notify_config);
+PG_FUNCTION_INFO_V1(wh_sql_create_mv_name);
+PG_FUNCTION_INFO_V1(wh_sql_current_date_utc);
+
+static void
+check_template_name(const char *name)
+{
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("template name is empty")));
+	if (strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("template name \"%s\" is too long", name),
+				 errdetail("It has %d bytes; its views can have names of at most %d.",
+						   (int) strlen(name), (NAMEDATALEN - 1))));
+}
+
+/* The end of TARGET_DATE, in any case and with any separator, or NULL. */
+static const char *
+match_target_date(const char *text)
+{
+	if (pg_strncasecmp(text, "target", 6) != 0)
+		return NULL;
+	text += 6;
+	text += strspn(text, " _-");
+	return pg_strncasecmp(text, "date", 4) == 0 ? text + 4 : NULL;
+}
+
+/*
+ * Whether word..end, which match_target_date() found, was meant to be the
+ * placeholder and is not.  Without braces it is a name of the user's.
+ */
+static bool
+is_near_miss(const char *query, const char *word, const char *end)
+{
+	bool		right_word = end - word == 11 && strncmp(word, "TARGET_DATE", 11) == 0;
+	const char *before = word;
+	const char *after = end + strspn(end, " ");
+	bool		opened;
+	bool		closed;
+
+	while (before > query && before[-1] == ' ')
+		before--;
+	opened = before > query && before[-1] == '{';
+	closed = *after == '}';
+
+	if (opened && closed && right_word && before == word && after == end)
+	{
+		char		outer = before - 1 > query ? before[-2] : '\0';
+
+		return outer == '$' || (outer == '{' && after[1] == '}');
+	}
+	return (opened && closed) || (right_word && (opened || closed));
+}
+
+static void
+check_placeholders(const char *template_name, const char *query)
+{
+	for (const char *p = query; *p != '\0'; p++)
+	{
+		const char *end = match_target_date(p);
+
+		if (end != NULL && is_near_miss(query, p, end))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("query_template of template \"%s\" has \"%.*s\" in braces that are not those of the placeholder",
+							template_name, (int) (end - p), p),
+					 errhint("Write %s.", WH_DATE_PLACEHOLDER)));
+	}
+	if (strstr(query, WH_DATE_PLACEHOLDER) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("query_template of template \"%s\" does not contain %s",
+						template_name, WH_DATE_PLACEHOLDER),
+				 errhint("Write '%s', in quotes, where the day belongs.", WH_DATE_PLACEHOLDER)));
+}
+
+/* Only what the trigger reads; NULL where the table's constraint will refuse. */
+static WhTemplate
+template_of_tuple(HeapTuple tuple, TupleDesc desc)
+{
+	WhTemplate	tmpl = {0};
+
+	tmpl.name = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "template_name"));
+	tmpl.query_template = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "query_template"));
+	tmpl.column_definitions = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "column_definitions"));
+	tmpl.indexes = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "indexes"));
+	return tmpl;
+}
+
+static int32
+version_of_tuple(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		version = SPI_getbinval(tuple, desc, SPI_fnumber(desc, "version"), &isnull);
+
+	return isnull ? 1 : DatumGetInt32(version);
+}
+
+static bool
+is_complete(const WhTemplate *tmpl)
+{
+	return tmpl->name != NULL && tmpl->query_template != NULL &&
+		tmpl->column_definitions != NULL && tmpl->indexes != NULL;
+}
+
+static void
+check_template(const WhTemplate *tmpl)
+{
+	check_template_name(tmpl->name);
+	check_placeholders(tmpl->name, tmpl->query_template);
+	(void) wh_template_cut_query(tmpl->name, tmpl->query_template);
+	(void) wh_template_parse_columns(tmpl->name, tmpl->column_definitions);
+	(void) wh_template_indexes(tmpl, "s", "v");
+}
+
+static int64
+count_loaded_days(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	int64		days;
+
+	wh_spi_begin();
+	wh_query("SELECT pg_catalog.count(*) FROM _wh.day_loads"
+			 " WHERE template_name OPERATOR(pg_catalog.=) $1 AND relation_oid IS NOT NULL",
+			 1, args);
+	days = wh_get_int8(0, 1);
+	wh_spi_end();
+	return days;
+}
+
+/* "what" cannot be "done" while days are loaded: they would be orphans. */
+static void
+refuse_while_loaded(const char *what, const char *template_name, const char *done, int64 days,
+					const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg_plural("%s \"%s\" cannot be %s while %lld day is loaded",
+						   "%s \"%s\" cannot be %s while %lld days are loaded",
+						   (unsigned long) days, what, template_name, done, (long long) days),
+			 errhint("%s", hint)));
+}
+
+static void
+check_delete(const WhTemplate *old)
+{
+	int64		days = count_loaded_days(old->name);
+
+	if (days > 0)
+		refuse_while_loaded("template", old->name, "deleted", days,
+							"Drop these days first with _wh.drop_day().");
+}
+
+/* Another way to write the same columns is no change. */
+static bool
+columns_differ(const WhTemplate *old, const WhTemplate *new)
+{
+	return strcmp(old->column_definitions, new->column_definitions) != 0 &&
+		!equalTupleDescs(wh_template_parse_columns(old->name, old->column_definitions),
+						 wh_template_parse_columns(new->name, new->column_definitions));
+}
+
+static void
+check_update(const WhTemplate *old, const WhTemplate *new)
+{
+	bool		renamed = strcmp(old->name, new->name) != 0;
+	int64		days;
+
+	if (!renamed && strcmp(old->column_definitions, new->column_definitions) == 0)
+		return;
+	days = count_loaded_days(old->name);
+	if (days == 0)
+		return;
+	if (renamed)
+		refuse_while_loaded("template", old->name, "renamed", days,
+							"Write it under a new name as well, or drop these days first with _wh.drop_day().");
+	if (columns_differ(old, new))
+		refuse_while_loaded("column definitions of template", old->name, "changed", days,
+							"Load it under a new template name, or drop these days first with _wh.drop_day().");
+}
+
+/* Whether days that were loaded before are outdated. */
+static bool
+content_changed(const WhTemplate *old, const WhTemplate *new)
+{
+	return strcmp(old->query_template, new->query_template) != 0 ||
+		strcmp(old->column_definitions, new->column_definitions) != 0 ||
+		strcmp(old->indexes, new->indexes) != 0;
+}
+
+static HeapTuple
+set_column(HeapTuple tuple, TupleDesc desc, const char *column, Datum value)
+{
+	int			attnum = SPI_fnumber(desc, column);
+	bool		isnull = false;
+
+	return heap_modify_tuple_by_cols(tuple, desc, 1, &attnum, &value, &isnull);
+}
+
+/* A restored row keeps its version. */
+static HeapTuple
+finish_insert(HeapTuple tuple, TupleDesc desc)
+{
+	int32		version = version_of_tuple(tuple, desc);
+
+	return version >= 1 ? tuple : set_column(tuple, desc, "version", Int32GetDatum(1));
+}
+
+/* publish.c noting its view is no change of the template. */
+static bool
+view_differs(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc)
+{
+	bool		old_isnull;
+	bool		isnull;
+	int			attnum = SPI_fnumber(desc, "view_oid");
+	Datum		old_view = SPI_getbinval(old_tuple, desc, attnum, &old_isnull);
+	Datum		view = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return old_isnull != isnull || (!isnull && old_view != view);
+}
+
+static HeapTuple
+finish_update(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc, bool changed)
+{
+	int32		version = version_of_tuple(old_tuple, desc) + (changed ? 1 : 0);
+
+	if (!changed && view_differs(old_tuple, tuple, desc))
+		return tuple;
+	tuple = set_column(tuple, desc, "version", Int32GetDatum(version));
+	return set_column(tuple, desc, "updated_at",
+					  TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+}
+
+static TriggerData *
+get_trigger(FunctionCallInfo fcinfo, const char *function_name)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by a trigger", function_name)));
+	return (TriggerData *) fcinfo->context;
+}
+
+Datum
+wh_sql_check_template(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger;
+	TupleDesc	desc;
+	WhTemplate	old;
+	WhTemplate	new;
+
+	wh_require_preloaded();
+	trigger = get_trigger(fcinfo, "check_template");
+	desc = RelationGetDescr(trigger->tg_relation);
+	old = template_of_tuple(trigger->tg_trigtuple, desc);
+
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+	{
+		check_delete(&old);
+		return PointerGetDatum(trigger->tg_trigtuple);
+	}
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+	{
+		if (is_complete(&old))
+			check_template(&old);
+		return PointerGetDatum(finish_insert(trigger->tg_trigtuple, desc));
+	}
+
+	new = template_of_tuple(trigger->tg_newtuple, desc);
+	if (!is_complete(&new))
+		return PointerGetDatum(trigger->tg_newtuple);
+	check_template(&new);
+	check_update(&old, &new);
+	return PointerGetDatum(finish_update(trigger->tg_trigtuple, trigger->tg_newtuple, desc,
+										 content_changed(&old, &new)));
+}
+
+/* What a launcher knows of the configuration is read again after commit. */
+Datum
+wh_sql_notify_config(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	(void) get_trigger(fcinfo, "notify_config");
+	wh_notify_config_on_commit();
+	return PointerGetDatum(NULL);
+}
+
+Datum
+wh_sql_create_mv_name(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+
+	wh_require_preloaded();
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	PG_RETURN_TEXT_P(cstring_to_text(wh_template_day_name(name, PG_GETARG_DATEADT(1))));
+}
+
+/* Of the transaction's start, as CURRENT_DATE. */
+Datum
+wh_sql_current_date_utc(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	PG_RETURN_DATEADT((DateADT) (GetCurrentTransactionStartTimestamp() / USECS_PER_DAY));
+}

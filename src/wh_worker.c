@@ -1,0 +1,139 @@
+/*
+ * wh_worker.c: _PG_init, and the two checks and two notices that every SQL
+ * function may need.
+ *
+ * _PG_init only checks, defines, chains and registers.  A notice is kept until
+ * the transaction commits: a rollback leaves nothing, and the launcher is
+ * woken when what it is told about can be seen.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+
+#include "guc.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "supervisor.h"
+#include "wh_worker.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+static shmem_request_hook_type previous_shmem_request = NULL;
+static shmem_startup_hook_type previous_shmem_startup = NULL;
+static bool preloaded = false;
+
+static int64 noted_first = 0;
+static int64 noted_last = 0;
+static bool noted_config = false;
+
+void
+wh_require_preloaded(void)
+{
+	if (!preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("wh_worker must be loaded via shared_preload_libraries"),
+				 errhint("Add wh_worker to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+void
+wh_require_running(void)
+{
+	bool		paused;
+
+	wh_spi_begin();
+	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	wh_spi_end();
+	if (paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the warehouse is paused"),
+				 errhint("Call _wh.resume() first.")));
+}
+
+void
+wh_notify_jobs_on_commit(int64 first_job_id, int64 last_job_id)
+{
+	if (noted_first == 0)
+	{
+		noted_first = first_job_id;
+		noted_last = last_job_id;
+	}
+	noted_first = Min(noted_first, first_job_id);
+	noted_last = Max(noted_last, last_job_id);
+}
+
+void
+wh_notify_config_on_commit(void)
+{
+	noted_config = true;
+}
+
+static void
+tell_launcher(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && noted_first != 0)
+		wh_status_post_jobs(noted_first, noted_last);
+	if (event == XACT_EVENT_COMMIT && noted_config)
+		wh_status_post_config();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+	{
+		noted_first = noted_last = 0;
+		noted_config = false;
+	}
+}
+
+static void
+request_shared_memory(void)
+{
+	if (previous_shmem_request)
+		previous_shmem_request();
+	wh_status_request();
+}
+
+static void
+start_shared_memory(void)
+{
+	if (previous_shmem_startup)
+		previous_shmem_startup();
+	wh_status_startup();
+}
+
+static void
+warn_if_too_few_processes(void)
+{
+	int			needed = 1 + list_length(wh_guc_databases()) + wh_max_workers;
+
+	if (max_worker_processes < needed)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("max_worker_processes is %d, but wh_worker alone needs %d",
+						max_worker_processes, needed),
+				 errhint("Set max_worker_processes to at least %d, and higher if parallel query or other extensions are used.",
+						 needed)));
+}
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	wh_guc_define();
+	if (IsBinaryUpgrade)
+		return;
+
+	previous_shmem_request = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = start_shared_memory;
+	RegisterXactCallback(tell_launcher, NULL);
+	warn_if_too_few_processes();
+	wh_supervisor_register();
+	preloaded = true;
+}

@@ -1,0 +1,378 @@
+/*
+ * worker.c: claim, run, record; one error boundary.
+ *
+ * A dynamic background worker, started by the launcher and connected as
+ * admin_role.  It takes the job that the launcher puts into its slot and runs
+ * it in three transactions: claim (queued to running, so that a crash can be
+ * seen), run (load, swap, ledger and succeeded in one commit), and only on an
+ * error record (retry, failed or cancelled).  Between jobs it keeps its
+ * connection to the tenant; after worker_idle_timeout without a job it goes.
+ *
+ * May not choose jobs, and knows nothing of how a day is fetched (refresh.c)
+ * or published (publish.c).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "error.h"
+#include "guc.h"
+#include "publish.h"
+#include "queue.h"
+#include "refresh.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "wh_worker.h"
+#include "worker.h"
+
+static WhRemote *kept_remote = NULL;
+static MemoryContext job_context = NULL;
+
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(job_context);
+	pgstat_report_stat(false);
+}
+
+static void
+show_job(const WhJob *job)
+{
+	WhSlotInfo	info;
+
+	memset(&info, 0, sizeof(info));
+	info.backfill_id = job->backfill_id;
+	strlcpy(info.job_kind, job->is_publish ? "publish" : "refresh", sizeof(info.job_kind));
+	strlcpy(info.template_name, job->template_name, NAMEDATALEN);
+	if (!job->is_publish)
+	{
+		strlcpy(info.tenant_name, job->tenant_name, NAMEDATALEN);
+		strlcpy(info.target_schema, job->target_schema, NAMEDATALEN);
+		info.target_date = job->target_date;
+		info.has_date = true;
+	}
+	info.job_started_at = job->started_at;
+	wh_status_job(&info);
+	pgstat_report_activity(STATE_RUNNING, wh_queue_describe(job));
+}
+
+static void
+drop_connection(void)
+{
+	if (kept_remote != NULL)
+		wh_remote_close(kept_remote);
+	kept_remote = NULL;
+}
+
+/* ---- the kinds of jobs ---- */
+
+static void
+run_refresh(const WhJob *job)
+{
+	WhRefresh  *refresh;
+
+	begin_transaction();
+	refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
+							   job->target_schema, job->target_date,
+							   job->job_id, &kept_remote);
+	wh_refresh_finish(refresh);
+	if (job->backfill_id == 0)
+	{
+		wh_status_phase(WH_PHASE_PUBLISHING);
+		wh_publish_tenant_view(job->template_name, job->target_schema);
+		wh_publish_public_view(job->template_name);
+		wh_publish_counters(job->template_name, job->target_schema);
+	}
+	wh_queue_succeed(job, refresh->day->rows, refresh->bytes_received);
+	commit_transaction();
+}
+
+/* The schemas in which days of the template wait for the views; job memory. */
+static List *
+unpublished_schemas(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	List	   *schemas = NIL;
+	uint64		n;
+
+	begin_transaction();
+	wh_spi_begin();
+	n = wh_query("SELECT DISTINCT target_schema FROM _wh.day_loads"
+				 " WHERE template_name = $1 AND state = 'loaded' ORDER BY 1", 1, args);
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *schema = wh_get_text(job_context, i, 1);
+		MemoryContext old = MemoryContextSwitchTo(job_context);
+
+		schemas = lappend(schemas, schema);
+		MemoryContextSwitchTo(old);
+	}
+	wh_spi_end();
+	commit_transaction();
+	return schemas;
+}
+
+static void
+publish_schema(const char *template_name, const char *schema)
+{
+	begin_transaction();
+	wh_publish_tenant_view(template_name, schema);
+	wh_publish_counters(template_name, schema);
+	commit_transaction();
+}
+
+/* The error that kept a schema from being published, or NULL; a cancel is raised. */
+static ErrorData *
+try_publish_schema(const char *template_name, const char *schema)
+{
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		publish_schema(template_name, schema);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(job_context);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		HOLD_INTERRUPTS();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(job_context);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/*
+ * One schema whose view cannot be made (its name is taken) must not keep the
+ * others from being published: each has its own transaction, and the first
+ * error is raised when all the others are done.
+ */
+static void
+run_publish(const WhJob *job)
+{
+	ErrorData  *first_error = NULL;
+	ListCell   *cell;
+
+	wh_status_phase(WH_PHASE_PUBLISHING);
+	foreach(cell, unpublished_schemas(job->template_name))
+	{
+		ErrorData  *error = try_publish_schema(job->template_name, lfirst(cell));
+
+		if (first_error == NULL)
+			first_error = error;
+	}
+
+	begin_transaction();
+	wh_publish_public_view(job->template_name);
+	if (first_error == NULL)
+		wh_queue_succeed(job, 0, 0);
+	commit_transaction();
+	if (first_error != NULL)
+		ReThrowError(first_error);
+}
+
+/* ---- claim, run, record ---- */
+
+static WhJob *
+claim(int64 job_id)
+{
+	WhJob	   *job;
+	MemoryContext old;
+
+	begin_transaction();
+	old = MemoryContextSwitchTo(job_context);
+	job = wh_queue_claim(job_id);
+	MemoryContextSwitchTo(old);
+	commit_transaction();
+	return job;
+}
+
+static void
+run(const WhJob *job)
+{
+	/* A cancel that arrived while the job was still being claimed counts. */
+	if (wh_status_cancel_requested())
+		QueryCancelPending = InterruptPending = true;
+	enable_timeout_after(STATEMENT_TIMEOUT, wh_job_timeout);
+	if (job->is_publish)
+		run_publish(job);
+	else
+		run_refresh(job);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+}
+
+/* Ends whatever the failed attempt left open; nothing here may raise. */
+static void
+clean_up_after_error(void)
+{
+	HOLD_INTERRUPTS();
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+	drop_connection();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+static void
+record(const WhJob *job, const WhFailure *failure, const char *phase)
+{
+	WhOutcome	outcome;
+
+	begin_transaction();
+	outcome = wh_queue_record_failure(job, failure, phase);
+	if (outcome == WH_OUTCOME_FAILED && !job->is_publish)
+		wh_refresh_failed(job->template_name, job->tenant_name, job->target_schema,
+						  job->target_date, job->job_id, failure->message);
+	commit_transaction();
+	ereport(LOG,
+			(errmsg("job " INT64_FORMAT " %s: %s", job->job_id,
+					outcome == WH_OUTCOME_RETRY ? "is retried" :
+					outcome == WH_OUTCOME_FAILED ? "failed" : "was cancelled",
+					wh_queue_describe(job)),
+			 errdetail_log("%s", failure->message)));
+}
+
+static void
+run_and_record(const WhJob *job)
+{
+	WhFailure  *volatile failure = NULL;
+	volatile WhPhase phase = WH_PHASE_IDLE;
+
+	wh_error_reset();
+	PG_TRY();
+	{
+		run(job);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		phase = wh_status_get_phase();
+		MemoryContextSwitchTo(job_context);
+		error = CopyErrorData();
+		failure = wh_failure_from_error(error);
+		clean_up_after_error();
+	}
+	PG_END_TRY();
+
+	if (failure != NULL)
+		record(job, failure, wh_status_phase_name(phase));
+	wh_status_job_done(failure == NULL, failure ? failure->message : NULL);
+}
+
+static void
+run_assigned(int64 job_id)
+{
+	WhJob	   *job;
+
+	MemoryContextReset(job_context);
+	job = claim(job_id);
+	if (job == NULL)
+	{
+		wh_status_job_done(true, NULL);
+		return;
+	}
+	show_job(job);
+	run_and_record(job);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+static void
+reload_if_asked(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+}
+
+/* Runs what it is handed until it has been idle for too long. */
+static void
+serve(void)
+{
+	TimestampTz idle_since = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		int64		job_id;
+		long		left;
+
+		CHECK_FOR_INTERRUPTS();
+		reload_if_asked();
+		job_id = wh_status_take_assignment();
+		if (job_id != 0)
+		{
+			run_assigned(job_id);
+			idle_since = GetCurrentTimestamp();
+			continue;
+		}
+
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+											   TimestampTzPlusMilliseconds(idle_since,
+																		   wh_worker_idle_timeout));
+		if (left <= 0 || !wh_enabled || wh_status_should_leave())
+		{
+			if (wh_status_retire())
+				return;
+			continue;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		/* A cancel that came too late for its job has nothing to cancel. */
+		QueryCancelPending = false;
+	}
+}
+
+void
+wh_worker_main(Datum arg)
+{
+	WhWorkerStart start;
+
+	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(start.database_oid, start.role_oid, 0);
+	if (!wh_status_attach_worker(start.slot, start.generation))
+		return;
+
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	job_context = AllocSetContextCreate(TopMemoryContext, "wh_worker job",
+										ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(job_context);
+	wh_status_phase(WH_PHASE_IDLE);
+	wh_status_wake_launcher();
+	serve();
+	drop_connection();
+}
