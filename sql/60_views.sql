@@ -55,9 +55,9 @@ FROM (
 		j.started_at, b.finished_at, b.last_error
 	FROM _wh.backfills b
 	CROSS JOIN LATERAL (
-		SELECT count(*) FILTER (WHERE state = 'succeeded') AS days_done,
-			count(*) FILTER (WHERE state = 'failed') AS days_failed,
-			count(*) FILTER (WHERE state = 'running') AS days_running,
+		SELECT count(*) FILTER (WHERE q.state = 'succeeded') AS days_done,
+			count(*) FILTER (WHERE q.state = 'failed') AS days_failed,
+			count(*) FILTER (WHERE q.state = 'running') AS days_running,
 			min(q.started_at) AS started_at,
 			coalesce(sum(d.rows), 0)::bigint AS rows,
 			coalesce(sum(d.bytes), 0)::bigint AS bytes

@@ -14,6 +14,7 @@ typedef struct WhRefresh
 	WhTemplate *tmpl;
 	WhTenant   *tenant;
 	char	   *schema;
+	char	   *relname;
 	DateADT		date;
 	int64		job_id;			/* 0: none */
 	TimestampTz fetch_started_at;
@@ -26,13 +27,17 @@ extern WhTenant *wh_tenant_read(const char *tenant_name);
 
 /*
  * Fetches into a heap that nobody sees.  *remote is used if it is connected
- * to that tenant, else opened, and left open for the caller.
+ * to that tenant, else opened, and left open for the caller.  When this
+ * raises, *remote may be in the middle of something: the caller closes it.
  */
 extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant_name,
 								   const char *schema, DateADT date, int64 job_id,
 								   WhRemote **remote);
 
-/* Swaps and writes the ledger (state loaded). */
+/*
+ * Swaps and writes the ledger: a day that was published stays so, any other
+ * becomes loaded.
+ */
 extern void wh_refresh_finish(WhRefresh *refresh);
 
 /* Notes in the ledger that a day could not be loaded; its content stays. */

@@ -22,6 +22,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
@@ -36,8 +38,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
-#include "access/htup_details.h"
-#include "access/transam.h"
 
 #include "wh_worker.h"
 #include "compat.h"
@@ -520,7 +520,7 @@ check_column_count(WhRemote *remote, TupleDesc columns, const RemoteShape *shape
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_COLUMN_DEFINITION),
-			 errmsg("tenant \"%s\": the query gives %d columns but the template declares %d",
+			 errmsg("tenant \"%s\": number of columns differs: the query gives %d, the template declares %d",
 					remote->name, shape->ncolumns, columns->natts),
 			 shape->ncolumns < columns->natts ?
 			 errdetail("Column \"%s\" is declared, but the query does not give it.",
@@ -668,8 +668,7 @@ send_describe(WhRemote *remote, const char *sql)
 
 /*
  * The next step's result in the pipeline.  An error of a step that is not
- * "may_fail" is raised; of one that is, it gives NULL and *failure is set to
- * our copy of it.
+ * "may_fail" is raised; of one that is, it gives NULL.
  */
 static PGresult *
 pipeline_step(WhRemote *remote, ExecStatusType expected, bool may_fail)
@@ -783,7 +782,7 @@ connection_message(const char *verbose, int *sqlstate)
 	*sqlstate = ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
 	while (*verbose != '\0')
 	{
-		const char *end = strchrnul(verbose, '\n');
+		const char *end = verbose + strcspn(verbose, "\n");
 		const char *state = find_sqlstate(verbose, end);
 
 		if (state != NULL)
@@ -830,7 +829,7 @@ connect_timeout(const WhTenant *tenant)
 		{
 			int			seconds = atoi(tenant->option_values[i]);
 
-			if (seconds > 0 && seconds <= INT_MAX / 1000)
+			if (seconds > 0 && seconds <= PG_INT32_MAX / 1000)
 				return seconds * 1000;
 		}
 	}
@@ -1109,6 +1108,38 @@ send_cancel(PGconn *conn, int64 deadline)
 
 #endif							/* LIBPQ_HAS_ASYNC_CANCEL */
 
+/* Reads away what has arrived; true if that was the end of the command. */
+static bool
+command_has_ended(WhRemote *remote)
+{
+	int			ends = 0;
+
+	while (PQtransactionStatus(remote->conn) == PQTRANS_ACTIVE)
+	{
+		PGresult   *result;
+		ExecStatusType status;
+
+		(void) PQconsumeInput(remote->conn);
+		if (PQisBusy(remote->conn))
+			return false;
+		result = PQgetResult(remote->conn);
+		status = PQresultStatus(result);
+		PQclear(result);
+		if (status == PGRES_COPY_OUT)
+		{
+			remote->copying = true;
+			return false;
+		}
+		if (status == PGRES_PIPELINE_SYNC)
+			(void) PQexitPipelineMode(remote->conn);
+		/* one NULL ends a step of a pipeline, two mean that nothing is left */
+		ends = result == NULL ? ends + 1 : 0;
+		if (ends > 1)
+			return true;
+	}
+	return true;
+}
+
 /*
  * A cancel that arrives before its command has begun is lost.  A COPY that
  * streams has begun; otherwise the tenant's answer shows that it was heeded.
@@ -1121,11 +1152,13 @@ cancel_command(WhRemote *remote)
 	(void) PQflush(remote->conn);
 	while (monotonic_ms() < deadline)
 	{
+		if (!remote->copying && command_has_ended(remote))
+			return;
 		send_cancel(remote->conn, deadline);
-		if (remote->copying ||
-			poll_socket(PQsocket(remote->conn), POLLIN,
-						Min(deadline, monotonic_ms() + CANCEL_RETRY)))
-			break;
+		if (remote->copying)
+			return;
+		(void) poll_socket(PQsocket(remote->conn), POLLIN,
+						   Min(deadline, monotonic_ms() + CANCEL_RETRY));
 	}
 }
 

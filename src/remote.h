@@ -41,18 +41,20 @@ extern bool wh_remote_is_idle(WhRemote *remote);	/* usable, no transaction open 
 extern bool wh_remote_used_tls(WhRemote *remote);
 extern int	wh_remote_server_version(WhRemote *remote);
 extern const char *wh_remote_setting(WhRemote *remote, const char *parameter);
+/* Sent with the next wh_remote_begin(), for the time of its transaction. */
 extern void wh_remote_set_application_name(WhRemote *remote, const char *application_name);
 
 /*
  * Opens the read-only repeatable-read transaction with fixed settings and
  * checks that "query" gives columns that fit "columns": reports by column
  * name before a row moves.  *binary says which COPY format will be used;
- * *copy_sql (palloc'd) is the COPY to start.
+ * *copy_sql (palloc'd) is the COPY to start.  A string that the tenant sends for
+ * a column of another type is parsed here, so that its error names the column.
  */
 extern void wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
 							bool *binary, char **copy_sql);
 
-/* Only the described columns of the query, for check_template: NULL or problem. */
+/* Sends the COPY that wh_remote_begin() made; its rows then come by copy_next. */
 extern void wh_remote_copy_start(WhRemote *remote, const char *copy_sql);
 
 /*

@@ -197,6 +197,7 @@ attach_locked(int index)
 	slot->info.pid = MyProcPid;
 	slot->info.database_oid = MyDatabaseId;
 	set_phase(&slot->info, WH_PHASE_STARTING);
+	my_phase = WH_PHASE_STARTING;
 }
 
 static bool

@@ -11,11 +11,13 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -27,7 +29,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -126,18 +127,41 @@ read_list(void)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * The row of a shared catalog with a name in a given column, or NULL.  Read by
+ * a sequential scan: a process without a database has no relation cache of
+ * catalog indexes, and so no syscache.
+ */
+static HeapTuple
+find_shared_row(Oid catalog, AttrNumber name_column, const char *name)
+{
+	Relation	rel = table_open(catalog, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+	HeapTuple	found = NULL;
+
+	while (found == NULL && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, name_column, RelationGetDescr(rel), &isnull);
+
+		if (strcmp(NameStr(*DatumGetName(value)), name) == 0)
+			found = heap_copytuple(tuple);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
 /* Why the admin role cannot be connected as, or NULL. */
 static const char *
 role_problem(void)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(wh_admin_role));
-	bool		can_login;
+	HeapTuple	tuple = find_shared_row(AuthIdRelationId, Anum_pg_authid_rolname, wh_admin_role);
 
-	if (!HeapTupleIsValid(tuple))
+	if (tuple == NULL)
 		return psprintf("role \"%s\" does not exist", wh_admin_role);
-	can_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	ReleaseSysCache(tuple);
-	if (!can_login)
+	if (!((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin)
 		return psprintf("role \"%s\" is not permitted to log in", wh_admin_role);
 	return NULL;
 }
@@ -146,18 +170,11 @@ role_problem(void)
 static const char *
 database_problem(const char *name)
 {
-	Oid			oid = get_database_oid(name, true);
-	HeapTuple	tuple;
-	bool		allowed;
+	HeapTuple	tuple = find_shared_row(DatabaseRelationId, Anum_pg_database_datname, name);
 
-	if (!OidIsValid(oid))
+	if (tuple == NULL)
 		return psprintf("database \"%s\" does not exist", name);
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
-	if (!HeapTupleIsValid(tuple))
-		return psprintf("database \"%s\" does not exist", name);
-	allowed = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn;
-	ReleaseSysCache(tuple);
-	if (!allowed)
+	if (!((Form_pg_database) GETSTRUCT(tuple))->datallowconn)
 		return psprintf("database \"%s\" does not accept connections", name);
 	return role_problem();
 }

@@ -36,11 +36,14 @@ look(int64 backfill_id, MemoryContext cxt)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	wh_spi_begin();
-	if (wh_query("SELECT state, xmin = pg_current_xact_id_if_assigned()::xid"
-				 " FROM _wh.backfills WHERE backfill_id = $1", 1, args) > 0)
+	if (wh_query("SELECT state, xmin FROM _wh.backfills WHERE backfill_id = $1", 1, args) > 0)
 	{
+		bool		isnull;
+
 		state = wh_get_text(cxt, 0, 1);
-		own = wh_get_bool(0, 2);
+		own = TransactionIdIsCurrentTransactionId(
+			DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 2, &isnull)));
 	}
 	wh_spi_end();
 	PopActiveSnapshot();

@@ -29,7 +29,7 @@ INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions)
 	('a_name_of_theirs', 'SELECT target_date AS id FROM s WHERE target_date = ''{TARGET_DATE}''', 'id date'),
 	('with', 'WITH w AS (SELECT ''{TARGET_DATE}''::date d) SELECT d FROM w UNION ALL SELECT d FROM w', 'd date'),
 	('Näme "with" quotes', 'VALUES (date ''{TARGET_DATE}'')', 'd date');
-SELECT template_name, version FROM _wh.mv_templates ORDER BY template_name COLLATE "C";
+SELECT template_name, version FROM _wh.mv_templates WHERE created_at = now() ORDER BY template_name COLLATE "C";
 ROLLBACK;
 
 --
@@ -142,7 +142,7 @@ BEGIN;
 INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, version, updated_at)
 VALUES ('v', 'SELECT ''{TARGET_DATE}''', 'd text', 7, '2020-01-01 UTC'),
 	('zero', 'SELECT ''{TARGET_DATE}''', 'd text', 0, '2020-01-01 UTC');
-SELECT template_name, version, updated_at = now() AS now FROM _wh.mv_templates ORDER BY 1;
+SELECT template_name, version, updated_at = now() AS now FROM _wh.mv_templates WHERE template_name IN ('v', 'zero') ORDER BY 1;
 UPDATE _wh.mv_templates SET view_oid = 1 WHERE template_name = 'v';
 SELECT version, updated_at = now() AS now FROM _wh.mv_templates WHERE template_name = 'v';
 UPDATE _wh.mv_templates SET description = 'about', version = 99 WHERE template_name = 'v';
@@ -178,8 +178,8 @@ DELETE FROM _wh.mv_templates WHERE template_name = 'v';
 ROLLBACK TO s;
 DELETE FROM _wh.day_loads WHERE template_name = 'v';
 UPDATE _wh.mv_templates SET column_definitions = 'd date, e int', template_name = 'w' WHERE template_name = 'v';
-SELECT template_name, version FROM _wh.mv_templates ORDER BY 1;
-DELETE FROM _wh.mv_templates;
+SELECT template_name, version FROM _wh.mv_templates WHERE template_name IN ('v', 'w', 'zero') ORDER BY 1;
+DELETE FROM _wh.mv_templates WHERE template_name IN ('w', 'zero');
 ROLLBACK;
 
 --

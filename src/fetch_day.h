@@ -1,0 +1,36 @@
+/*
+ * fetch_day.h: a template's rows of one day, as a tenant sends them now.
+ * Used by refresh.c, and by _wh.fetch_day() for everybody else.
+ */
+#ifndef WH_FETCH_DAY_H
+#define WH_FETCH_DAY_H
+
+#include "remote.h"
+#include "template.h"
+
+typedef struct WhDayStream WhDayStream;
+
+/*
+ * Makes *remote a connection to the tenant that is ready for a day: the given
+ * one if it can serve, else a new one.  It is the caller's to close.
+ */
+extern void wh_day_connect(const WhTemplate *tmpl, const WhTenant *tenant,
+						   DateADT date, WhRemote **remote);
+
+/* Starts the transaction and the COPY at the tenant. */
+extern WhDayStream *wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote);
+
+/*
+ * The next row; the argument is a WhDayStream, so that it is a WhRowSource.
+ * At the end the tenant's transaction is ended, and 08P01 raised unless the
+ * tenant counted as many rows as came.
+ */
+extern bool wh_day_next(void *stream, Datum *values, bool *isnull);
+
+/*
+ * After the last row: 08P01 unless the caller kept as many rows as came;
+ * returns the bytes received.
+ */
+extern int64 wh_day_close(WhDayStream *stream, int64 rows_kept);
+
+#endif
