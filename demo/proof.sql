@@ -28,13 +28,22 @@ LEFT JOIN (
 	FROM "Tenant-C".foodlogstats AS t GROUP BY 2
 ) AS warehouse_checksum USING (tenant, day);
 
+SELECT day,
+	max(pair) FILTER (WHERE tenant = 'tenant_a') AS tenant_a,
+	max(pair) FILTER (WHERE tenant = 'tenant_b') AS tenant_b,
+	max(pair) FILTER (WHERE tenant = 'Tenant-C') AS "Tenant-C"
+FROM proof, LATERAL (SELECT format('%5s %s %5s', source_rows,
+	CASE WHEN source_rows = warehouse_rows THEN '=' ELSE '≠' END, warehouse_rows) AS pair) AS pairs
+GROUP BY day
+ORDER BY day;
+
 SELECT tenant,
 	count(*) AS days,
 	sum(source_rows) AS "rows at source",
 	sum(warehouse_rows) AS "rows in warehouse",
-	count(*) FILTER (WHERE source_rows = warehouse_rows AND source_rows = ledger_rows) AS "days with equal counts",
-	count(*) FILTER (WHERE source_checksum IS NOT DISTINCT FROM warehouse_checksum) AS "days with equal checksums",
-	left(md5(string_agg(coalesce(source_checksum, '-'), '' ORDER BY day)), 12) AS "checksum at source",
+	count(*) FILTER (WHERE source_rows = warehouse_rows AND source_rows = ledger_rows) AS "equal counts",
+	count(*) FILTER (WHERE source_checksum IS NOT DISTINCT FROM warehouse_checksum) AS "equal checksums",
+	left(md5(string_agg(coalesce(source_checksum, '-'), '' ORDER BY day)), 12) AS "all days at source",
 	left(md5(string_agg(coalesce(warehouse_checksum, '-'), '' ORDER BY day)), 12) AS "in warehouse"
 FROM proof
 GROUP BY tenant

@@ -108,10 +108,11 @@ FROM unnest(
 	ARRAY[1, 1, 1, 1, 2, 5, 3, 4, 6, 2, 6, 3, 3, 4, 4, 5, 5, 6, 0, 3]
 ) WITH ORDINALITY AS items (item, category, ordinality);
 
--- Days differ in size by up to a third, and lunch is busier than the night.
+-- Days differ in size by up to a third, stores much more, and noon is busier
+-- than the night.
 INSERT INTO phood_foodlogsum
 SELECT row_number() OVER (ORDER BY day, n),
-	1 + pick(k, 1, :stores),
+	1 + least(pick(k, 1, :stores), pick(k, 14, :stores)),
 	nullif(pick(k, 2, 7), 0),
 	item.id,
 	nullif(pick(k, 3, 5), 0),
