@@ -14,7 +14,7 @@ unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE
 export PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 LC_ALL=C.UTF-8
 
 bindir=$("${PG_CONFIG:-pg_config}" --bindir)
-psql=("$bindir/psql" -X -q -v ON_ERROR_STOP=1 -P pager=off)
+psql=("$bindir/psql" -X -q -v ON_ERROR_STOP=1 -P pager=off -P footer=off)
 scratch=
 clusters=()
 declare -A cluster_port=()

@@ -373,8 +373,8 @@ check_is_ours(const View *view, Oid known_oid)
 	if (OidIsValid(view->relid) && view->relid != known_oid)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation %s exists and was not made by wh_worker",
-						quote_qualified_identifier(view->schema, view->name)),
+				 errmsg("relation \"%s\".\"%s\" exists and was not made by wh_worker",
+						view->schema, view->name),
 				 errhint("Rename or drop it; its name is needed for the view of template \"%s\".",
 						 view->name)));
 }

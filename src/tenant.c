@@ -91,7 +91,7 @@ row_value(TriggerData *trigger, HeapTuple row, const char *column, bool *isnull)
 	return SPI_getbinval(row, desc, number, isnull);
 }
 
-/* NULL for a null, which the table's own constraint refuses. */
+/* NULL for a null. */
 static char *
 row_text(TriggerData *trigger, HeapTuple row, const char *column)
 {
@@ -99,6 +99,27 @@ row_text(TriggerData *trigger, HeapTuple row, const char *column)
 	Datum		value = row_value(trigger, row, column, &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * The table's own constraint would do, but its message shows the whole row,
+ * and the password with it.
+ */
+static void
+check_not_null(TriggerData *trigger, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attnotnull && heap_attisnull(row, i + 1, desc))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("%s of a tenant must not be null", NameStr(column->attname)),
+					 errtable(trigger->tg_relation)));
+	}
 }
 
 static void
@@ -243,7 +264,7 @@ refuse_renaming(TriggerData *trigger)
 	char	   *before = row_text(trigger, trigger->tg_trigtuple, "tenant_name");
 	char	   *after = row_text(trigger, trigger->tg_newtuple, "tenant_name");
 
-	if (after != NULL && strcmp(before, after) != 0)
+	if (strcmp(before, after) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("tenant \"%s\" cannot be renamed", before),
@@ -270,6 +291,7 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	wh_require_preloaded();
 	check_called_as_trigger(fcinfo);
 	row = new_row(trigger);
+	check_not_null(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		refuse_renaming(trigger);
 	check_name("tenant_name", row_text(trigger, row, "tenant_name"));
