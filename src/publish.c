@@ -16,46 +16,23 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "guc.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "template.h"
+#include "view.h"
 #include "wh_worker.h"
 
 #define PUBLIC_SCHEMA "public"
-#define SCHEMA_NAME_COLUMN "schema_name"
-
-/* A relation that a view reads: a day of a tenant view, a tenant view of the public one. */
-typedef struct Member
-{
-	Oid			relid;
-	char	   *schema;
-	char	   *relname;
-} Member;
-
-/* A view of ours as it is and as it should be. */
-typedef struct View
-{
-	const char *schema;
-	const char *name;
-	Oid			relid;			/* what has that name now, or InvalidOid */
-	TupleDesc	columns;		/* of the template */
-	bool		is_public;		/* adds schema_name */
-	uint64		nmembers;
-	Member	   *members;
-} View;
 
 static Oid
 reader_role_oid(void)
@@ -166,86 +143,12 @@ wh_publish_grant(const char *schema, const char *relname)
 	wh_spi_end();
 }
 
-/* Type with its typmod, readable under any search_path. */
-static char *
-type_text(Form_pg_attribute column)
-{
-	return format_type_extended(column->atttypid, column->atttypmod,
-								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-}
-
-static bool
-same_column(Form_pg_attribute a, Form_pg_attribute b)
-{
-	return strcmp(NameStr(a->attname), NameStr(b->attname)) == 0 &&
-		a->atttypid == b->atttypid && a->atttypmod == b->atttypmod;
-}
-
-/*
- * A column of the template as a member can give it: a day of an older shape
- * gets a typed NULL for what it lacks and a cast for what has changed.
- */
-static void
-append_member_column(StringInfo sql, Oid relid, Form_pg_attribute column)
-{
-	const char *name = quote_identifier(NameStr(column->attname));
-	HeapTuple	tuple = SearchSysCacheAttName(relid, NameStr(column->attname));
-
-	if (!HeapTupleIsValid(tuple))
-		appendStringInfo(sql, "NULL::%s AS %s", type_text(column), name);
-	else if (same_column(column, (Form_pg_attribute) GETSTRUCT(tuple)))
-		appendStringInfoString(sql, name);
-	else
-		appendStringInfo(sql, "%s::%s AS %s", name, type_text(column), name);
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-}
-
-/* One branch of the union; without a member, the branch that has no rows. */
-static void
-append_branch(StringInfo sql, const View *view, const Member *member)
-{
-	appendStringInfoString(sql, "SELECT ");
-	for (int i = 0; i < view->columns->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(view->columns, i);
-
-		if (i > 0)
-			appendStringInfoString(sql, ", ");
-		append_member_column(sql, member ? member->relid : InvalidOid, column);
-	}
-	if (view->is_public)
-		appendStringInfo(sql, ", %s::pg_catalog.text AS " SCHEMA_NAME_COLUMN,
-						 member ? quote_literal_cstr(member->schema) : "NULL");
-	if (member != NULL)
-		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
-	else
-		appendStringInfoString(sql, " WHERE false");
-}
-
-static char *
-view_body(const View *view)
-{
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	if (view->nmembers == 0)
-		append_branch(&sql, view, NULL);
-	for (uint64 i = 0; i < view->nmembers; i++)
-	{
-		if (i > 0)
-			appendStringInfoString(&sql, "\nUNION ALL\n");
-		append_branch(&sql, view, &view->members[i]);
-	}
-	return sql.data;
-}
-
 /* Takes the members from a result of (oid, schema, relname). */
 static void
-read_members(View *view, uint64 n)
+read_members(WhView *view, uint64 n)
 {
 	view->nmembers = n;
-	view->members = palloc(sizeof(Member) * Max(n, 1));
+	view->members = palloc(sizeof(WhMember) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)
 	{
 		view->members[i].relid = wh_get_oid(i, 1);
@@ -256,7 +159,7 @@ read_members(View *view, uint64 n)
 
 /* An OID of the ledger counts only if the relation still has its name. */
 static void
-read_tenant_members(View *view)
+read_tenant_members(WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema)};
 
@@ -272,7 +175,7 @@ read_tenant_members(View *view)
 }
 
 static void
-read_public_members(View *view)
+read_public_members(WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name)};
 
@@ -287,182 +190,28 @@ read_public_members(View *view)
 		lengthof(args), args));
 }
 
-static Datum
-member_oids(const View *view)
-{
-	Datum	   *oids = palloc(sizeof(Datum) * Max(view->nmembers, 1));
-
-	for (uint64 i = 0; i < view->nmembers; i++)
-		oids[i] = ObjectIdGetDatum(view->members[i].relid);
-	return PointerGetDatum(construct_array(oids, (int) view->nmembers, OIDOID,
-										   sizeof(Oid), true, TYPALIGN_INT));
-}
-
-/* What the view reads now, by its dependencies, is what it should read? */
-static bool
-members_are_right(const View *view)
-{
-	WhArg		args[] = {WH_OID(view->relid), wh_arg(OIDARRAYOID, member_oids(view))};
-
-	return query_bool(
-		"SELECT count(*) = cardinality($2) AND coalesce(bool_and(u.relid = ANY ($2)), true)"
-		"  FROM (SELECT DISTINCT d.refobjid AS relid"
-		"          FROM pg_catalog.pg_rewrite r"
-		"          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
-		"           AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-		"           AND d.refobjid <> r.ev_class"
-		"         WHERE r.ev_class = $1) u",
-		lengthof(args), args);
-}
-
-/*
- * How many of the view's columns are the wanted ones, counted until the first
- * that is not; *natts is how many it has.
- */
-static int
-matching_columns(const View *view, int *natts)
-{
-	int			matching = 0;
-
-	for (*natts = 0;; (*natts)++)
-	{
-		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(view->relid),
-											Int16GetDatum(*natts + 1));
-		Form_pg_attribute column;
-
-		if (!HeapTupleIsValid(tuple))
-			return matching;
-		column = (Form_pg_attribute) GETSTRUCT(tuple);
-		if (matching == *natts &&
-			(*natts < view->columns->natts
-			 ? same_column(column, TupleDescAttr(view->columns, *natts))
-			 : view->is_public && *natts == view->columns->natts &&
-			 strcmp(NameStr(column->attname), SCHEMA_NAME_COLUMN) == 0))
-			matching++;
-		ReleaseSysCache(tuple);
-	}
-}
-
-static int
-wanted_columns(const View *view)
-{
-	return view->columns->natts + (view->is_public ? 1 : 0);
-}
-
-static bool
-columns_are_right(const View *view)
-{
-	int			natts;
-
-	return matching_columns(view, &natts) == wanted_columns(view) && natts == wanted_columns(view);
-}
-
-/* CREATE OR REPLACE VIEW can only add columns at the end. */
-static bool
-is_replaceable(const View *view)
-{
-	int			natts;
-
-	return matching_columns(view, &natts) == natts;
-}
-
-/* 42P07 unless the name is free or belongs to the view we made. */
 static void
-check_is_ours(const View *view, Oid known_oid)
-{
-	if (OidIsValid(view->relid) && view->relid != known_oid)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\".\"%s\" exists and was not made by wh_worker",
-						view->schema, view->name),
-				 errhint("Rename or drop it; its name is needed for the view of template \"%s\".",
-						 view->name)));
-}
-
-static void
-check_schema_name_is_free(const View *view)
+check_schema_name_is_free(const WhView *view)
 {
 	for (int i = 0; i < view->columns->natts; i++)
 	{
-		if (strcmp(NameStr(TupleDescAttr(view->columns, i)->attname), SCHEMA_NAME_COLUMN) == 0)
+		if (strcmp(NameStr(TupleDescAttr(view->columns, i)->attname), WH_SCHEMA_NAME_COLUMN) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("template \"%s\" has a column \"" SCHEMA_NAME_COLUMN "\", which the public view adds itself",
+					 errmsg("template \"%s\" has a column \"" WH_SCHEMA_NAME_COLUMN "\", which the public view adds itself",
 							view->name),
 					 errhint("Give that column another name in column_definitions.")));
 	}
 }
 
-static Oid
-relation_named(const char *schema, const char *name)
-{
-	return get_relname_relid(name, get_namespace_oid(schema, false));
-}
-
-static char *
-view_name(const View *view)
-{
-	return quote_qualified_identifier(view->schema, view->name);
-}
-
-/* The GRANT statements that give a view made anew the privileges of the old one. */
-static char *
-saved_grants(const View *view)
-{
-	WhArg		args[] = {WH_OID(view->relid), WH_TEXT(view_name(view))};
-
-	wh_query("SELECT string_agg(format('GRANT %s ON %s TO %s%s', a.privilege_type, $2,"
-			 "   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,"
-			 "   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '; ')"
-			 "  FROM pg_catalog.pg_class c, aclexplode(c.relacl) a"
-			 "  LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee"
-			 " WHERE c.oid = $1 AND a.grantee <> c.relowner",
-			 lengthof(args), args);
-	return wh_get_text(CurrentMemoryContext, 0, 1);
-}
-
-static void
-create_view(View *view, const char *comment)
-{
-	char	   *grants = NULL;
-	bool		existed = OidIsValid(view->relid);
-
-	if (existed && !is_replaceable(view))
-	{
-		grants = saved_grants(view);
-		wh_utility("DROP VIEW %s", view_name(view));
-		existed = false;
-	}
-	wh_utility("CREATE OR REPLACE VIEW %s AS\n%s", view_name(view), view_body(view));
-	if (!existed)
-		wh_utility("COMMENT ON VIEW %s IS %s", view_name(view), quote_literal_cstr(comment));
-	if (grants != NULL)
-		wh_utility("%s", grants);
-	view->relid = relation_named(view->schema, view->name);
-}
-
-static bool
-is_up_to_date(const View *view)
-{
-	return OidIsValid(view->relid) && members_are_right(view) && columns_are_right(view);
-}
-
-/* Keeps readers out before any member is locked, as they lock view first. */
-static void
-lock_view(const View *view)
-{
-	if (OidIsValid(view->relid))
-		LockRelationOid(view->relid, AccessExclusiveLock);
-}
-
 /* Reads the state of the public view; returns the OID we remember for it. */
 static Oid
-read_public_view(View *view, const WhTemplate *tmpl)
+read_public_view(WhView *view, const WhTemplate *tmpl)
 {
 	WhArg		args[] = {WH_TEXT(tmpl->name)};
 	Oid			known_oid;
 
-	memset(view, 0, sizeof(View));
+	memset(view, 0, sizeof(WhView));
 	view->schema = PUBLIC_SCHEMA;
 	view->name = tmpl->name;
 	view->columns = tmpl->columns;
@@ -470,7 +219,7 @@ read_public_view(View *view, const WhTemplate *tmpl)
 	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
 	known_oid = wh_get_oid(0, 1);
 	read_public_members(view);
-	view->relid = relation_named(view->schema, view->name);
+	view->relid = wh_view_find(view->schema, view->name);
 	return known_oid;
 }
 
@@ -493,21 +242,21 @@ remember_public_view(const char *template_name, Oid view_oid)
 static bool
 publish_public_view(const WhTemplate *tmpl)
 {
-	View		view;
+	WhView		view;
 	Oid			known_oid = read_public_view(&view, tmpl);
 
 	check_schema_name_is_free(&view);
-	check_is_ours(&view, known_oid);
-	if (is_up_to_date(&view))
+	wh_view_check_is_ours(&view, known_oid);
+	if (wh_view_is_up_to_date(&view))
 		return false;
 	wh_publish_lock(tmpl->name, NULL);
 	known_oid = read_public_view(&view, tmpl);
-	check_is_ours(&view, known_oid);
-	if (is_up_to_date(&view))
+	wh_view_check_is_ours(&view, known_oid);
+	if (wh_view_is_up_to_date(&view))
 		return false;
 
-	lock_view(&view);
-	create_view(&view, psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name));
+	wh_view_lock(&view);
+	wh_view_create(&view, psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name));
 	remember_public_view(tmpl->name, view.relid);
 	return true;
 }
@@ -519,26 +268,26 @@ publish_public_view(const WhTemplate *tmpl)
 static char *
 withdraw_public_view(const WhTemplate *tmpl)
 {
-	View		view;
+	WhView		view;
 	char	   *grants;
 
 	wh_publish_lock(tmpl->name, NULL);
 	if (read_public_view(&view, tmpl) != view.relid || !OidIsValid(view.relid))
 		return NULL;
-	grants = saved_grants(&view);
-	wh_utility("DROP VIEW %s", view_name(&view));
+	grants = wh_view_grants(&view);
+	wh_utility("DROP VIEW %s", wh_view_name(&view));
 	remember_public_view(tmpl->name, InvalidOid);
 	return grants;
 }
 
 /* Reads the state of a tenant view; returns the OID we remember for it. */
 static Oid
-read_tenant_view(View *view, const WhTemplate *tmpl, const char *schema, char **tenant_name)
+read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema, char **tenant_name)
 {
 	WhArg		args[] = {WH_TEXT(tmpl->name), WH_TEXT(schema)};
 	Oid			known_oid;
 
-	memset(view, 0, sizeof(View));
+	memset(view, 0, sizeof(WhView));
 	view->schema = schema;
 	view->name = tmpl->name;
 	view->columns = tmpl->columns;
@@ -551,12 +300,12 @@ read_tenant_view(View *view, const WhTemplate *tmpl, const char *schema, char **
 	known_oid = wh_get_oid(0, 1);
 	*tenant_name = wh_get_text(CurrentMemoryContext, 0, 2);
 	read_tenant_members(view);
-	view->relid = relation_named(schema, tmpl->name);
+	view->relid = wh_view_find(schema, tmpl->name);
 	return known_oid;
 }
 
 static void
-remember_tenant_view(const View *view)
+remember_tenant_view(const WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_OID(view->relid)};
 
@@ -567,10 +316,10 @@ remember_tenant_view(const View *view)
 
 /* Only what the view holds; who is writing a row will publish it itself. */
 static void
-mark_published(const View *view)
+mark_published(const WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema),
-	wh_arg(OIDARRAYOID, member_oids(view))};
+	wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
 
 	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
 			 "   WHERE template_name = $1 AND target_schema = $2 AND state = 'loaded'"
@@ -581,13 +330,13 @@ mark_published(const View *view)
 }
 
 static void
-make_tenant_view(View *view, const WhTemplate *tmpl, const char *tenant_name)
+make_tenant_view(WhView *view, const WhTemplate *tmpl, const char *tenant_name)
 {
-	bool		reshaped = OidIsValid(view->relid) && !is_replaceable(view);
+	bool		reshaped = OidIsValid(view->relid) && !wh_view_is_replaceable(view);
 	char	   *public_grants = reshaped ? withdraw_public_view(tmpl) : NULL;
 
-	lock_view(view);
-	create_view(view, psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
+	wh_view_lock(view);
+	wh_view_create(view, psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
 							   tmpl->name, tenant_name));
 	remember_tenant_view(view);
 	if (!reshaped)
@@ -600,15 +349,15 @@ make_tenant_view(View *view, const WhTemplate *tmpl, const char *tenant_name)
 static bool
 publish_tenant_view(const WhTemplate *tmpl, const char *schema)
 {
-	View		view;
+	WhView		view;
 	char	   *tenant_name;
 	Oid			known_oid;
 	bool		change;
 
 	wh_publish_lock(tmpl->name, schema);
 	known_oid = read_tenant_view(&view, tmpl, schema, &tenant_name);
-	check_is_ours(&view, known_oid);
-	change = !is_up_to_date(&view);
+	wh_view_check_is_ours(&view, known_oid);
+	change = !wh_view_is_up_to_date(&view);
 	if (change)
 		make_tenant_view(&view, tmpl, tenant_name);
 	wh_publish_grant(view.schema, view.name);
@@ -673,11 +422,11 @@ lock_unpublished(const WhTemplate *tmpl, char ***schemas)
 		wh_publish_lock(tmpl->name, (*schemas)[i]);
 	if (joining)
 	{
-		View		view;
+		WhView		view;
 
 		wh_publish_lock(tmpl->name, NULL);
 		if (read_public_view(&view, tmpl) == view.relid)
-			lock_view(&view);
+			wh_view_lock(&view);
 	}
 	return n;
 }

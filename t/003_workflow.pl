@@ -118,8 +118,9 @@ sql($node, "\\i templates/foodlogstats.sql");
 is( sql($node, "SELECT count(*) || ' ' || max(version) FROM _wh.mv_templates"),
 	'1 1', 'loading the template twice is harmless');
 
-# The windows whose schema is not named go to the tenant's own schema, so
-# that tenant_a has two.
+# No schema named: that of the tenant's only subscription to the template.
+my $loaded = "SELECT max(loaded_at) FROM _wh.day_loads WHERE target_schema = 'reports' AND target_date";
+my $earlier = sql($node, "$loaded <= '2025-08-03'");
 my $result = sql($node,
 	"SELECT jsonb_pretty(_wh.update_mv_window_by_template('foodlogstats', 'tenant_a', '2025-08-01'::date, '2025-08-03'::date))");
 foreach my $day ('2025-08-01', '2025-08-02', '2025-08-03')
@@ -127,16 +128,21 @@ foreach my $day ('2025-08-01', '2025-08-02', '2025-08-03')
 	like($result, qr/$day/, "the window without a schema reports $day");
 }
 like($result, qr/succeeded|loaded|published/, 'with a status');
+cmp_ok(sql($node, "SELECT min(loaded_at) FROM _wh.day_loads WHERE target_schema = 'reports' AND target_date <= '2025-08-03'"),
+	'gt', $earlier, 'and loads into the one schema that the tenant feeds');
 is( sql($node, "SELECT jsonb_typeof(_wh.update_mv_window_by_template('foodlogstats', 'tenant_a', 'reports', '2025-08-01', '2025-08-01')) IN ('object', 'array')"),
 	't', 'a window of one day is a window');
+
+# With two of them, it is the schema that is named after the tenant.
+is( sql($node, "SELECT _wh.create_mv_from_template('foodlogstats', 'tenant_a', 'tenant_a', '2025-08-05')"),
+	't', 'create_mv_from_template');
+sql($node, "SELECT _wh.update_mv_window_by_template('foodlogstats', 'tenant_a', '2025-08-01'::date, '2025-08-03'::date)");
 is( sql($node, "SELECT _wh.update_mv_by_template('foodlogstats', 'tenant_a', '2025-08-04'::date)"),
 	't', 'update_mv_by_template without a schema');
 is( sql($node, "SELECT _wh.update_mv_by_template('foodlogstats', 'tenant_a', 'reports', '2025-08-04'::date, false)"),
 	't', 'update_mv_by_template with all arguments');
 is( sql($node, "SELECT _wh.update_tenant_union_view_by_template('foodlogstats', 'tenant_a')"),
 	't', 'update_tenant_union_view_by_template without a schema');
-is( sql($node, "SELECT _wh.create_mv_from_template('foodlogstats', 'tenant_a', 'tenant_a', '2025-08-05')"),
-	't', 'create_mv_from_template');
 same_content($node, 'SELECT * FROM tenant_a.foodlogstats',
 	$tenant, $of_days->('2025-08-01', '2025-08-05'),
 	'the view of the tenant\'s own schema equals the source', 'production');

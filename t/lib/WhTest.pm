@@ -298,7 +298,7 @@ sub checksum
 		SET bytea_output = 'hex';
 		SET extra_float_digits = 1;
 		SELECT count(*) || ' rows ' || coalesce(md5(string_agg(h, '' ORDER BY h)), 'none')
-		FROM (SELECT md5(t::text) AS h FROM ($query) AS t) AS hashes;
+		FROM (SELECT md5(whole_row::text) AS h FROM ($query) AS whole_row) AS hashes;
 	});
 }
 

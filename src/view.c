@@ -1,0 +1,249 @@
+/*
+ * view.c: one view of ours: what it reads, its columns, its text.
+ *
+ * Used by publish.c alone, which knows which views there are and why.  Here
+ * is what the catalogs say about a view, how that differs from what is wanted,
+ * and how the one becomes the other without losing what users have granted.
+ * SPI is connected by the caller.  Nothing is dropped with CASCADE.  Locks: see
+ * publish.c; wh_view_lock() is to be called before any member is looked at.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "sqlutil.h"
+#include "view.h"
+
+Datum
+wh_view_member_oids(const WhView *view)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * Max(view->nmembers, 1));
+
+	for (uint64 i = 0; i < view->nmembers; i++)
+		oids[i] = ObjectIdGetDatum(view->members[i].relid);
+	return PointerGetDatum(construct_array(oids, (int) view->nmembers, OIDOID,
+										   sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* What the view reads now, by its dependencies, is what it should read? */
+static bool
+members_are_right(const WhView *view)
+{
+	WhArg		args[] = {WH_OID(view->relid), wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
+
+	return wh_query(
+		"SELECT count(*) = cardinality($2) AND coalesce(bool_and(u.relid = ANY ($2)), true)"
+		"  FROM (SELECT DISTINCT d.refobjid AS relid"
+		"          FROM pg_catalog.pg_rewrite r"
+		"          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+		"           AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+		"           AND d.refobjid <> r.ev_class"
+		"         WHERE r.ev_class = $1) u",
+		lengthof(args), args) == 1 && wh_get_bool(0, 1);
+}
+
+/* Type with its typmod, readable under any search_path. */
+static char *
+type_text(Form_pg_attribute column)
+{
+	return format_type_extended(column->atttypid, column->atttypmod,
+								FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+static bool
+same_column(Form_pg_attribute a, Form_pg_attribute b)
+{
+	return strcmp(NameStr(a->attname), NameStr(b->attname)) == 0 &&
+		a->atttypid == b->atttypid && a->atttypmod == b->atttypmod;
+}
+
+/*
+ * A column of the template as a member can give it: a day of an older shape
+ * gets a typed NULL for what it lacks and a cast for what has changed.
+ */
+static void
+append_member_column(StringInfo sql, Oid relid, Form_pg_attribute column)
+{
+	const char *name = quote_identifier(NameStr(column->attname));
+	HeapTuple	tuple = SearchSysCacheAttName(relid, NameStr(column->attname));
+
+	if (!HeapTupleIsValid(tuple))
+		appendStringInfo(sql, "NULL::%s AS %s", type_text(column), name);
+	else if (same_column(column, (Form_pg_attribute) GETSTRUCT(tuple)))
+		appendStringInfoString(sql, name);
+	else
+		appendStringInfo(sql, "%s::%s AS %s", name, type_text(column), name);
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+}
+
+/* One branch of the union; without a member, the branch that has no rows. */
+static void
+append_branch(StringInfo sql, const WhView *view, const WhMember *member)
+{
+	appendStringInfoString(sql, "SELECT ");
+	for (int i = 0; i < view->columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(view->columns, i);
+
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		append_member_column(sql, member ? member->relid : InvalidOid, column);
+	}
+	if (view->is_public)
+		appendStringInfo(sql, ", %s::pg_catalog.text AS " WH_SCHEMA_NAME_COLUMN,
+						 member ? quote_literal_cstr(member->schema) : "NULL");
+	if (member != NULL)
+		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
+	else
+		appendStringInfoString(sql, " WHERE false");
+}
+
+static char *
+view_body(const WhView *view)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (view->nmembers == 0)
+		append_branch(&sql, view, NULL);
+	for (uint64 i = 0; i < view->nmembers; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&sql, "\nUNION ALL\n");
+		append_branch(&sql, view, &view->members[i]);
+	}
+	return sql.data;
+}
+
+/*
+ * How many of the view's columns are the wanted ones, counted until the first
+ * that is not; *natts is how many it has.
+ */
+static int
+matching_columns(const WhView *view, int *natts)
+{
+	int			matching = 0;
+
+	for (*natts = 0;; (*natts)++)
+	{
+		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(view->relid),
+											Int16GetDatum(*natts + 1));
+		Form_pg_attribute column;
+
+		if (!HeapTupleIsValid(tuple))
+			return matching;
+		column = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (matching == *natts &&
+			(*natts < view->columns->natts
+			 ? same_column(column, TupleDescAttr(view->columns, *natts))
+			 : view->is_public && *natts == view->columns->natts &&
+			 strcmp(NameStr(column->attname), WH_SCHEMA_NAME_COLUMN) == 0))
+			matching++;
+		ReleaseSysCache(tuple);
+	}
+}
+
+static int
+wanted_columns(const WhView *view)
+{
+	return view->columns->natts + (view->is_public ? 1 : 0);
+}
+
+static bool
+columns_are_right(const WhView *view)
+{
+	int			natts;
+
+	return matching_columns(view, &natts) == wanted_columns(view) && natts == wanted_columns(view);
+}
+
+/* CREATE OR REPLACE VIEW can only add columns at the end. */
+bool
+wh_view_is_replaceable(const WhView *view)
+{
+	int			natts;
+
+	return matching_columns(view, &natts) == natts;
+}
+
+/* 42P07 unless the name is free or belongs to the view we made. */
+void
+wh_view_check_is_ours(const WhView *view, Oid known_oid)
+{
+	if (OidIsValid(view->relid) && view->relid != known_oid)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\".\"%s\" exists and was not made by wh_worker",
+						view->schema, view->name),
+				 errhint("Rename or drop it; its name is needed for the view of template \"%s\".",
+						 view->name)));
+}
+
+Oid
+wh_view_find(const char *schema, const char *name)
+{
+	return get_relname_relid(name, get_namespace_oid(schema, false));
+}
+
+char *
+wh_view_name(const WhView *view)
+{
+	return quote_qualified_identifier(view->schema, view->name);
+}
+
+/* The GRANT statements that give a view made anew the privileges of the old one. */
+char *
+wh_view_grants(const WhView *view)
+{
+	WhArg		args[] = {WH_OID(view->relid), WH_TEXT(wh_view_name(view))};
+
+	wh_query("SELECT string_agg(format('GRANT %s ON %s TO %s%s', a.privilege_type, $2,"
+			 "   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,"
+			 "   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '; ')"
+			 "  FROM pg_catalog.pg_class c, aclexplode(c.relacl) a"
+			 "  LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee"
+			 " WHERE c.oid = $1 AND a.grantee <> c.relowner",
+			 lengthof(args), args);
+	return wh_get_text(CurrentMemoryContext, 0, 1);
+}
+
+void
+wh_view_create(WhView *view, const char *comment)
+{
+	char	   *grants = NULL;
+	bool		existed = OidIsValid(view->relid);
+
+	if (existed && !wh_view_is_replaceable(view))
+	{
+		grants = wh_view_grants(view);
+		wh_utility("DROP VIEW %s", wh_view_name(view));
+		existed = false;
+	}
+	wh_utility("CREATE OR REPLACE VIEW %s AS\n%s", wh_view_name(view), view_body(view));
+	if (!existed)
+		wh_utility("COMMENT ON VIEW %s IS %s", wh_view_name(view), quote_literal_cstr(comment));
+	if (grants != NULL)
+		wh_utility("%s", grants);
+	view->relid = wh_view_find(view->schema, view->name);
+}
+
+bool
+wh_view_is_up_to_date(const WhView *view)
+{
+	return OidIsValid(view->relid) && members_are_right(view) && columns_are_right(view);
+}
+
+/* Keeps readers out before any member is locked, as they lock view first. */
+void
+wh_view_lock(const WhView *view)
+{
+	if (OidIsValid(view->relid))
+		LockRelationOid(view->relid, AccessExclusiveLock);
+}
+

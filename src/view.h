@@ -1,0 +1,59 @@
+/*
+ * view.h: one view of ours: what it reads, its columns, its text.
+ */
+#ifndef WH_VIEW_H
+#define WH_VIEW_H
+
+#include "access/tupdesc.h"
+
+/* The column that a public view adds to those of the template. */
+#define WH_SCHEMA_NAME_COLUMN "schema_name"
+
+/* A relation that a view reads: a day of a tenant view, a tenant view of the public one. */
+typedef struct WhMember
+{
+	Oid			relid;
+	char	   *schema;
+	char	   *relname;
+} WhMember;
+
+/* A view of ours as it should be, and what has its name now. */
+typedef struct WhView
+{
+	const char *schema;
+	const char *name;
+	Oid			relid;			/* what has that name now, or InvalidOid */
+	TupleDesc	columns;		/* of the template */
+	bool		is_public;		/* adds schema_name */
+	uint64		nmembers;
+	WhMember   *members;
+} WhView;
+
+/* The relation of that name, or InvalidOid. */
+extern Oid	wh_view_find(const char *schema, const char *name);
+
+/* The quoted, qualified name. */
+extern char *wh_view_name(const WhView *view);
+
+/* 42P07 unless the name is free or belongs to the view we made. */
+extern void wh_view_check_is_ours(const WhView *view, Oid known_oid);
+
+/* Exists, reads exactly its members and has exactly its columns? */
+extern bool wh_view_is_up_to_date(const WhView *view);
+
+/* Could CREATE OR REPLACE VIEW give it its columns? */
+extern bool wh_view_is_replaceable(const WhView *view);
+
+/* Keeps readers out before any member is locked, as they lock the view first. */
+extern void wh_view_lock(const WhView *view);
+
+/* What others may do with it, as GRANT statements, or NULL. */
+extern char *wh_view_grants(const WhView *view);
+
+/* Makes or replaces it and sets relid; the comment is for a new one. */
+extern void wh_view_create(WhView *view, const char *comment);
+
+/* The members' OIDs as an oid[]. */
+extern Datum wh_view_member_oids(const WhView *view);
+
+#endif
