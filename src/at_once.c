@@ -43,7 +43,7 @@ close_remote(WhOnceCall *call)
 }
 
 /*
- * Whether an error is about the tenant or its data.  What remote.c raises is,
+ * Whether an error is about the tenant or its data.  What the tenant caused is,
  * whatever its SQLSTATE: a tenant's query may be cancelled at the tenant.  Of
  * our own errors only those that its rows can cause are: a cancel, a lack of
  * memory, a lock that was not had or a name that is taken are the caller's.
@@ -51,7 +51,7 @@ close_remote(WhOnceCall *call)
 static bool
 is_tenant_trouble(const ErrorData *edata)
 {
-	if (edata->filename != NULL && strcmp(edata->filename, "remote.c") == 0)
+	if (wh_error_is_remote())
 		return true;
 
 	switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))

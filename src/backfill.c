@@ -253,6 +253,31 @@ finish_enqueue(int64 backfill_id, int64 days)
 		wh_notify_config_on_commit();
 }
 
+/*
+ * A tenant that is named and does not feed the template yet (or not into the
+ * schema that is named) is subscribed.  Without a name there must be one.
+ */
+static void
+ensure_subscription(const BackfillRequest *request)
+{
+	WhArg		args[] = {WH_TEXT(request->template_name), WH_TEXT(request->tenant_name)};
+	bool		any;
+
+	any = wh_query("SELECT FROM _wh.tenant_templates s JOIN _wh.tenant_connections c"
+				   " USING (tenant_name) WHERE s.template_name = $1"
+				   " AND CASE WHEN $2::text IS NULL THEN s.active AND c.active"
+				   "     ELSE s.tenant_name = $2 END LIMIT 1", lengthof(args), args) > 0;
+	if (request->tenant_name == NULL && !any)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no active tenant subscribes to template \"%s\"",
+						request->template_name),
+				 errhint("Call _wh.subscribe(), or name the tenant.")));
+	if (request->tenant_name != NULL && (request->target_schema != NULL || !any))
+		wh_subscribe_if_missing(request->template_name, request->tenant_name,
+								request->default_schema, utc_today());
+}
+
 static int64
 enqueue(BackfillRequest *request)
 {
@@ -262,22 +287,7 @@ enqueue(BackfillRequest *request)
 
 	check_request(request);
 	set_default_schema(request);
-	if (request->tenant_name != NULL)
-		wh_subscribe_if_missing(request->template_name, request->tenant_name,
-								request->default_schema, utc_today());
-	else
-	{
-		WhArg		args[] = {WH_TEXT(request->template_name)};
-
-		if (wh_query("SELECT FROM _wh.tenant_templates s JOIN _wh.tenant_connections c"
-					 " USING (tenant_name) WHERE s.template_name = $1 AND s.active AND c.active"
-					 " LIMIT 1", 1, args) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("no active tenant subscribes to template \"%s\"",
-							request->template_name),
-					 errhint("Call _wh.subscribe(), or name the tenant.")));
-	}
+	ensure_subscription(request);
 	backfill_id = insert_backfill(request);
 	planned = insert_jobs(request, backfill_id, &inserted);
 	if (inserted < planned)

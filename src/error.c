@@ -31,6 +31,12 @@ wh_error_reset(void)
 	error_is_remote = false;
 }
 
+bool
+wh_error_is_remote(void)
+{
+	return error_is_remote;
+}
+
 static bool
 class_is_transient(int sqlerrcode)
 {

@@ -21,11 +21,12 @@ extern bool wh_sqlstate_is_transient(int sqlerrcode);
 extern WhFailure *wh_failure_from_error(const ErrorData *edata);
 
 /*
- * Set by remote.c just before it raises what a tenant said, so that the
+ * Set by remote*.c just before they raise what is a tenant's fault, so that the
  * tenant's "query canceled" is not taken for a cancel of our own; cleared by
  * wh_error_reset() before a unit of work starts.
  */
 extern void wh_error_mark_remote(void);
 extern void wh_error_reset(void);
+extern bool wh_error_is_remote(void);	/* was the last error a tenant's? */
 
 #endif

@@ -44,6 +44,7 @@
 #define REREAD_MS (60 * 1000)
 #define PUBLISH_MS (20 * 1000)
 #define PRUNE_MS (60 * 60 * 1000)
+#define PRUNE_AGAIN_MS 1000
 #define SHORTAGE_MS 1000
 #define ERROR_DELAY_MS 1000
 #define ERROR_DELAY_MAX_MS (30 * 1000)
@@ -515,13 +516,19 @@ static void
 prune(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		more;
 
 	if (last_prune != 0 && !TimestampDifferenceExceeds(last_prune, now, PRUNE_MS))
 		return;
-	last_prune = now;
 	begin_transaction();
-	wh_queue_prune();
+	more = wh_queue_prune();
 	commit_transaction();
+	last_prune = now;
+	if (more)
+	{
+		last_prune = TimestampTzPlusMilliseconds(now, PRUNE_AGAIN_MS - PRUNE_MS);
+		wake_within(PRUNE_AGAIN_MS);
+	}
 }
 
 /* ---- the loop ---- */

@@ -23,6 +23,8 @@
 #include "status.h"
 #include "wh_worker.h"
 
+#define PRUNE_ROWS 5000
+
 static const char *const read_sql =
 "SELECT j.job_id, j.backfill_id, j.tenant_name, j.priority, j.sequence_number, j.not_before"
 "  FROM _wh.jobs j"
@@ -238,17 +240,30 @@ wh_queue_enqueue_publish(const char *template_name, int64 backfill_id)
 	return made;
 }
 
-void
+/*
+ * A running backfill keeps its jobs, because its progress is counted from them.
+ * In portions, so that the launcher is never away for long.
+ */
+bool
 wh_queue_prune(void)
 {
-	WhArg		args[] = {WH_INT4(wh_history_days)};
+	WhArg		args[] = {WH_INT4(wh_history_days), WH_INT4(PRUNE_ROWS)};
+	uint64		most;
 
 	wh_spi_begin();
-	wh_query("DELETE FROM _wh.jobs WHERE state IN ('succeeded', 'failed', 'cancelled')"
-			 " AND finished_at < now() - $1 * interval '1 day'", 1, args);
-	wh_query("DELETE FROM _wh.job_run_details"
-			 " WHERE end_time < now() - $1 * interval '1 day'", 1, args);
-	wh_query("DELETE FROM _wh.backfills WHERE state <> 'running'"
-			 " AND finished_at < now() - $1 * interval '1 day'", 1, args);
+	most = wh_query("DELETE FROM _wh.jobs WHERE job_id IN (SELECT j.job_id FROM _wh.jobs j"
+					" LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id"
+					" WHERE j.state IN ('succeeded', 'failed', 'cancelled')"
+					" AND j.finished_at < now() - $1 * interval '1 day'"
+					" AND b.state IS DISTINCT FROM 'running' LIMIT $2)", lengthof(args), args);
+	most = Max(most, wh_query("DELETE FROM _wh.job_run_details WHERE runid IN (SELECT runid"
+							  " FROM _wh.job_run_details"
+							  " WHERE end_time < now() - $1 * interval '1 day' LIMIT $2)",
+							  lengthof(args), args));
+	most = Max(most, wh_query("DELETE FROM _wh.backfills WHERE backfill_id IN (SELECT backfill_id"
+							  " FROM _wh.backfills WHERE state <> 'running'"
+							  " AND finished_at < now() - $1 * interval '1 day' LIMIT $2)",
+							  lengthof(args), args));
 	wh_spi_end();
+	return most == PRUNE_ROWS;
 }

@@ -74,7 +74,10 @@ extern bool wh_queue_enqueue_publish(const char *template_name, int64 backfill_i
 /* What a job does, for people: "refresh t 2025-01-31 from a into s". */
 extern char *wh_queue_describe(const WhJob *job);
 
-/* Deletes finished jobs, their history and ended backfills after history_days. */
-extern void wh_queue_prune(void);
+/*
+ * Deletes finished jobs, their history and ended backfills after history_days;
+ * true when there may be more to delete.
+ */
+extern bool wh_queue_prune(void);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * remote.h: a connection to a tenant.  remote.c is the only file that
- * includes libpq's header; nobody else sees a PGconn.
+ * remote.h: a connection to a tenant.  Only remote*.c include libpq's
+ * header, by remote_private.h; nobody else sees a PGconn.
  *
  * Every wait is on the latch, obeys interrupts, and has a deadline.
  */

@@ -5,7 +5,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use Test::More;
-use Time::HiRes qw(time usleep);
+use Time::HiRes qw(time);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use WhTest;
@@ -39,26 +39,17 @@ my %stuck = (
 	stalled => [ 'events', 'fetching', $stall ],
 	silent => [ 'events', 'connecting', $hang ]);
 
-sub wait_for_more
-{
-	my ($proxy, $before) = @_;
-	my $deadline = time() + $PostgreSQL::Test::Utils::timeout_default;
-
-	while (proxy_reached_limit($proxy) <= $before)
-	{
-		die "the proxy was not reached" if time() > $deadline;
-		usleep(10_000);
-	}
-}
-
 # Waits until our session at the tenant is where it will not go on.
 sub wait_for_tenant
 {
 	my ($name, $before) = @_;
 	my ($template, $phase, $proxy) = @{ $stuck{$name} };
 
-	wait_for_more($proxy, $before) if defined $proxy;
-	return if defined $proxy;
+	if (defined $proxy)
+	{
+		proxy_reaches_limit($proxy, $before) or die 'the proxy was not reached';
+		return;
+	}
 	$tenant->poll_query_until('postgres',
 		"SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'wh_reader' AND wait_event = 'PgSleep'")
 	  or die 'the tenant does not sleep';

@@ -31,7 +31,7 @@ our @EXPORT = qw(
   create_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
-  new_proxy stop_proxy proxy_reached_limit wait_for_proxy_limit
+  new_proxy stop_proxy proxy_reached_limit proxy_reaches_limit wait_for_proxy_limit
 );
 
 my @proxies;
@@ -518,18 +518,26 @@ sub proxy_reached_limit
 	return scalar @lines;
 }
 
-sub wait_for_proxy_limit
+# Waits until more than $before connections met the limit; false when none does.
+sub proxy_reaches_limit
 {
-	my ($proxy, $name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($proxy, $before) = @_;
 	my $deadline = time() + $PostgreSQL::Test::Utils::timeout_default;
 
 	while (time() < $deadline)
 	{
-		return pass($name) if proxy_reached_limit($proxy) > 0;
-		usleep(10_000);
+		return 1 if proxy_reached_limit($proxy) > $before;
+		usleep(10_000);    # poll interval
 	}
-	return fail($name);
+	return 0;
+}
+
+sub wait_for_proxy_limit
+{
+	my ($proxy, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return ok(proxy_reaches_limit($proxy, 0), $name);
 }
 
 sub stop_proxy

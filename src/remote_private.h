@@ -1,0 +1,67 @@
+/*
+ * remote_private.h: what the files behind remote.h share.
+ *
+ * Only remote*.c may include it: it is the one place where libpq's header
+ * comes in, and nobody else sees a PGconn.  The names carry the prefix because
+ * the server and all that it loads share one space of symbols.
+ */
+#ifndef WH_REMOTE_PRIVATE_H
+#define WH_REMOTE_PRIVATE_H
+
+#include "lib/ilist.h"
+#include "libpq-fe.h"
+#include "storage/latch.h"
+
+#include "remote.h"
+
+struct WhRemote
+{
+	dlist_node	node;			/* in the list that remote_close.c keeps */
+	MemoryContext context;		/* holds this struct too */
+	PGconn	   *conn;
+	bool		has_external_fd;
+	WaitEventSet *events;		/* latch, postmaster, socket */
+	int			socket_position;
+	uint32		socket_events;
+	PGresult   *result;			/* the last one read; cleared by the next */
+	char	   *copy_data;		/* the CopyData message the caller looks at */
+	bool		copying;
+	char	   *name;
+	char	   *fingerprint;
+	char	   *sslmode;
+	char		application_name[NAMEDATALEN];
+};
+
+/* remote_wait.c: text of ours and of the peer's, palloc'd */
+extern char *wh_remote_one_line(const char *message);
+extern char *wh_remote_duration_text(int ms);
+
+/* remote_wait.c: errors; "context" is ours, or NULL */
+extern int	wh_remote_error_sqlstate(const char *state);
+extern void wh_remote_raise_lost(WhRemote *remote) pg_attribute_noreturn();
+extern void wh_remote_raise_result(WhRemote *remote, const PGresult *result,
+								   const char *context) pg_attribute_noreturn();
+extern void wh_remote_raise_unexpected(WhRemote *remote, const char *what);
+
+/* remote_wait.c: waiting; a result lives until the next one is asked for */
+extern long wh_remote_time_left(TimestampTz start, int timeout);
+extern void wh_remote_check_latch(uint32 events);
+extern void wh_remote_read_more(WhRemote *remote);
+extern void wh_remote_flush(WhRemote *remote);
+extern PGresult *wh_remote_next_result(WhRemote *remote);
+
+/* remote_wait.c: commands; wh_remote_send() and check_sent() do not wait */
+extern void wh_remote_check_sent(WhRemote *remote, int sent);
+extern void wh_remote_send(WhRemote *remote, const char *sql, int nparams,
+						   const char *const *params);
+extern void wh_remote_expect_no_more(WhRemote *remote);
+extern PGresult *wh_remote_expect_result(WhRemote *remote, ExecStatusType expected);
+extern void wh_remote_run(WhRemote *remote, const char *sql);
+extern char *wh_remote_query_value(WhRemote *remote, const char *sql, int nparams,
+								   const char *const *params);
+
+/* remote_close.c; "deadline" is in ms of CLOCK_MONOTONIC, 0 looks only */
+extern bool wh_remote_poll_socket(int fd, short events, int64 deadline);
+extern void wh_remote_register(WhRemote *remote);
+
+#endif
