@@ -46,6 +46,7 @@
 #define PRUNE_MS (60 * 60 * 1000)
 #define PRUNE_AGAIN_MS 1000
 #define SHORTAGE_MS 1000
+#define RESTART_MS 1000
 #define ERROR_DELAY_MS 1000
 #define ERROR_DELAY_MAX_MS (30 * 1000)
 #define KEEP_TENANT_JOBS 16
@@ -81,6 +82,7 @@ static bool paused = false;
 static bool shortage_logged = false;
 static TimestampTz last_reread = 0;
 static TimestampTz last_prune = 0;
+static TimestampTz no_start_before = 0;
 static TimestampTz wake_at;
 
 static void
@@ -280,7 +282,11 @@ reap_gone(void)
 		if (!worker->known || worker->seen)
 			continue;
 		if (job_id != 0)
+		{
+			/* Whatever it died of may kill the next one too: no haste. */
+			no_start_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS);
 			job_ended(worker);
+		}
 		forget_worker(worker);
 		if (job_id != 0)
 			recover_job(job_id);
@@ -309,6 +315,7 @@ never_started(const Worker *worker, const WhSlotInfo *info, int slot)
 		GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STOPPED)
 		return false;
 	wh_status_unreserve_worker(slot, info->generation);
+	no_start_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS);
 	return true;
 }
 
@@ -451,6 +458,11 @@ dispatch(const WhSlotInfo *infos, const int *slots, int n, int starting)
 	missing = wh_ready_startable(wh_max_workers) - starting;
 	if (missing <= 0)
 		wh_status_want_worker(false);
+	if (missing > 0 && GetCurrentTimestamp() < no_start_before)
+	{
+		wake_no_later_than(no_start_before);
+		missing = 0;
+	}
 	while (missing-- > 0 && start_worker())
 		;
 	wake_no_later_than(wh_ready_next_due());

@@ -136,11 +136,13 @@ unpublished_schemas(const char *template_name)
 	return schemas;
 }
 
+/* A day counts as published only when both of its views have it. */
 static void
 publish_schema(const char *template_name, const char *schema)
 {
 	begin_transaction();
 	wh_publish_tenant_view(template_name, schema);
+	wh_publish_public_view(template_name);
 	wh_publish_counters(template_name, schema);
 	commit_transaction();
 }

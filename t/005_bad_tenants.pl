@@ -207,10 +207,8 @@ is( sql($node, "SELECT string_agg(target_date || ' ' || state, ', ' ORDER BY tar
 # ---- a relation that we did not make -----------------------------------
 
 sql($node, "CREATE TABLE good.events_2025_08_02 AS SELECT 'precious' AS what");
-($status, $out, $err) = $node->psql('postgres',
-	"SELECT _wh.update_mv_by_template('events', 'good', '2025-08-02')");
-like($err, qr/good\.events_2025_08_02|"events_2025_08_02"/,
-	'a relation in the way is named');
+fails_with($node, "SELECT _wh.update_mv_by_template('events', 'good', '2025-08-02')",
+	'42P07', qr/events_2025_08_02/, 'a relation in the way of a day is named');
 ($id) = enqueue_and_wait($node, "'events', 'good', '2025-08-02', '2025-08-02'");
 like( sql($node, "SELECT state || ' ' || last_sqlstate || ' ' || last_error FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh'"),
 	qr/^failed 42P07 .*events_2025_08_02/s, 'a job fails, and names it');
@@ -219,11 +217,21 @@ is(sql($node, 'SELECT what FROM good.events_2025_08_02'),
 
 sql($node, "CREATE TABLE public.taken AS SELECT 'precious' AS what");
 add_events_template($node, 'taken', indexes => '');
-($status, $out, $err) = $node->psql('postgres',
-	"SELECT _wh.update_mv_by_template('taken', 'good', '$day')");
-like($err, qr/taken/, 'a relation in the way of the public view is named');
+fails_with($node, "SELECT _wh.update_mv_by_template('taken', 'good', '$day')",
+	'42P07', qr/public.*taken/, 'a relation in the way of the public view is named');
+is(sql($node, "SELECT to_regclass('good.taken') IS NULL AND to_regclass('good.taken_2025_08_01') IS NULL"),
+	't', 'and the call leaves nothing');
+($id, $state) = enqueue_and_wait($node, "'taken', 'good', '$day', '$day'");
+is($state, 'failed', 'a backfill that cannot be published has failed');
+like( sql($node, "SELECT string_agg(kind || ' ' || last_sqlstate || ' ' || last_error, ', ') FROM _wh.jobs WHERE template_name = 'taken' AND state = 'failed'"),
+	qr/42P07 .*taken/, 'and its job names the relation');
 is(sql($node, 'SELECT what FROM public.taken'),
-	'precious', 'and is as it was');
+	'precious', 'which is as it was');
+sql($node, 'DROP TABLE public.taken');
+($id, $state) = enqueue_and_wait($node, "'taken', 'good', '$day', '$day', NULL, 'all'");
+is($state, 'succeeded', 'once it is gone, all is published');
+same_content($node, "SELECT id, at, kind, amount, payload FROM public.taken",
+	$tls, events_query($day, $day), 'with all its rows');
 
 # ---- no secrets --------------------------------------------------------
 
