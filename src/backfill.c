@@ -211,7 +211,7 @@ insert_jobs(const BackfillRequest *request, int64 backfill_id, int64 *inserted)
 			 "   target_date, backfill_id, priority, sequence_number)"
 			 " SELECT 'refresh', $1, tenant_name, target_schema, target_date, $8, $10,"
 			 "   CASE WHEN $9 THEN $5 - target_date ELSE target_date - $4 END"
-			 "   FROM day ORDER BY 8, tenant_name"
+			 "   FROM day ORDER BY target_schema, target_date"
 			 " ON CONFLICT DO NOTHING RETURNING job_id)"
 			 " SELECT (SELECT count(*) FROM day), count(*), min(job_id), max(job_id) FROM made",
 			 lengthof(args), args);
@@ -368,6 +368,17 @@ cancel_returned_jobs(uint64 n)
 	return touched;
 }
 
+/* Its publish job stays: what is loaded is to be published. */
+static int64
+cancel_queued(int64 backfill_id)
+{
+	WhArg		args[] = {WH_INT8(backfill_id)};
+
+	return (int64) wh_query("UPDATE _wh.jobs SET state = 'cancelled',"
+							" finished_at = clock_timestamp() WHERE backfill_id = $1"
+							" AND kind = 'refresh' AND state = 'queued'", 1, args);
+}
+
 Datum
 wh_sql_cancel_backfill(PG_FUNCTION_ARGS)
 {
@@ -380,9 +391,7 @@ wh_sql_cancel_backfill(PG_FUNCTION_ARGS)
 	require_backfill(backfill_id);
 	wh_query("UPDATE _wh.backfills SET cancel_requested = true, paused = false"
 			 " WHERE backfill_id = $1 AND state = 'running'", 1, args);
-	touched = (int64) wh_query("UPDATE _wh.jobs SET state = 'cancelled',"
-							   " finished_at = clock_timestamp()"
-							   " WHERE backfill_id = $1 AND state = 'queued'", 1, args);
+	touched = cancel_queued(backfill_id);
 	touched += cancel_returned_jobs(wh_query("SELECT job_id FROM _wh.jobs"
 											 " WHERE backfill_id = $1 AND state = 'running'"
 											 " AND kind = 'refresh'", 1, args));
@@ -429,6 +438,8 @@ wh_sql_retry_failed(PG_FUNCTION_ARGS)
 	touched = (int64) wh_query("UPDATE _wh.jobs j SET state = 'queued', attempt = 0,"
 							   " not_before = '-infinity', finished_at = NULL"
 							   " WHERE backfill_id = $1 AND state = 'failed'"
+							   " AND (kind = 'refresh' OR job_id = (SELECT max(l.job_id)"
+							   "  FROM _wh.jobs l WHERE l.backfill_id = $1 AND l.kind = 'publish'))"
 							   " AND NOT EXISTS (SELECT FROM _wh.jobs p"
 							   "  WHERE p.kind = j.kind AND p.template_name = j.template_name"
 							   "  AND p.target_schema IS NOT DISTINCT FROM j.target_schema"
@@ -464,19 +475,28 @@ exists_row(const char *sql, const WhArg *arg)
 	return wh_query(sql, 1, arg) > 0;
 }
 
+/* The days that backfill $1 loaded and that are there, but not in the views. */
+#define UNPUBLISHED_SQL \
+"_wh.day_loads d JOIN _wh.jobs j ON j.job_id = d.job_id" \
+" JOIN pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation" \
+" JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema" \
+" WHERE j.backfill_id = $1 AND d.state = 'loaded'"
+
 static void
 read_publish_state(BackfillState *state, int64 backfill_id, MemoryContext cxt)
 {
 	WhArg		id[] = {WH_INT8(backfill_id)};
 	WhArg		tmpl[] = {WH_TEXT(state->template_name)};
 
-	state->unpublished = exists_row("SELECT FROM _wh.day_loads d JOIN _wh.jobs j USING (job_id)"
-									" WHERE j.backfill_id = $1 AND d.state = 'loaded' LIMIT 1", id);
+	state->unpublished = exists_row("SELECT FROM " UNPUBLISHED_SQL " LIMIT 1", id);
 	state->pending_publish = exists_row("SELECT FROM _wh.jobs WHERE template_name = $1"
 										" AND kind = 'publish' AND state IN ('queued', 'running')",
 										tmpl);
-	if (wh_query("SELECT coalesce(last_error, 'cancelled') FROM _wh.jobs WHERE backfill_id = $1"
-				 " AND kind = 'publish' AND state IN ('failed', 'cancelled') LIMIT 1", 1, id) > 0)
+	if (wh_query("SELECT coalesce(p.last_error, 'the publish job was cancelled') FROM _wh.jobs p"
+				 " WHERE p.backfill_id = $1 AND p.kind = 'publish'"
+				 " AND p.state IN ('failed', 'cancelled')"
+				 " AND p.started_at > (SELECT max(d.loaded_at) FROM " UNPUBLISHED_SQL ")"
+				 " ORDER BY p.job_id DESC LIMIT 1", 1, id) > 0)
 		state->publish_error = wh_get_text(cxt, 0, 1);
 }
 
@@ -526,41 +546,53 @@ end_backfill(int64 backfill_id, const BackfillState *state)
 	}
 }
 
-static bool
+/* Its row is held by somebody who pauses, cancels or retries it? */
+static WhAttended
+not_locked(const WhArg *id)
+{
+	return exists_row("SELECT FROM _wh.backfills WHERE backfill_id = $1 AND state = 'running'",
+					  id) ? WH_ATTEND_AGAIN : WH_ATTEND_ENDED;
+}
+
+static WhAttended
 attend(int64 backfill_id, bool outstanding, MemoryContext cxt)
 {
 	WhArg		id[] = {WH_INT8(backfill_id)};
 	BackfillState state = {0};
 
 	if (wh_query("SELECT template_name, cancel_requested FROM _wh.backfills"
-				 " WHERE backfill_id = $1 AND state = 'running'", 1, id) == 0)
-		return true;
+				 " WHERE backfill_id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED",
+				 1, id) == 0)
+		return not_locked(id);
 	state.template_name = wh_get_text(cxt, 0, 1);
 	state.cancel_requested = wh_get_bool(0, 2);
 
+	/* Those that were running when it was cancelled, and came back for a retry. */
+	if (state.cancel_requested)
+		(void) cancel_queued(backfill_id);
 	read_publish_state(&state, backfill_id, cxt);
 	if (state.unpublished && !state.pending_publish && state.publish_error == NULL)
 	{
 		wh_queue_enqueue_publish(state.template_name, backfill_id);
-		return false;
+		return WH_ATTEND_GOES_ON;
 	}
-	if (outstanding || (state.unpublished && state.pending_publish))
-		return false;
+	if ((outstanding && !state.cancel_requested) || state.pending_publish)
+		return WH_ATTEND_GOES_ON;
 	read_job_state(&state, backfill_id);
-	if (state.pending_jobs || state.waits)
-		return false;
+	if (state.pending_jobs || (state.waits && !state.cancel_requested))
+		return WH_ATTEND_GOES_ON;
 	end_backfill(backfill_id, &state);
-	return true;
+	return WH_ATTEND_ENDED;
 }
 
-bool
+WhAttended
 wh_backfill_attend(int64 backfill_id, bool outstanding)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	bool		ended;
+	WhAttended	result;
 
 	wh_spi_begin();
-	ended = attend(backfill_id, outstanding, cxt);
+	result = attend(backfill_id, outstanding, cxt);
 	wh_spi_end();
-	return ended;
+	return result;
 }

@@ -43,13 +43,14 @@
 #define EXTENSION_CHECK_MS 500
 #define REREAD_MS (60 * 1000)
 #define PUBLISH_MS (20 * 1000)
+#define ATTEND_AGAIN_MS 1000
 #define PRUNE_MS (60 * 60 * 1000)
 #define PRUNE_AGAIN_MS 1000
 #define SHORTAGE_MS 1000
 #define RESTART_MS 1000
 #define ERROR_DELAY_MS 1000
 #define ERROR_DELAY_MAX_MS (30 * 1000)
-#define KEEP_TENANT_JOBS 16
+#define KEEP_TENANT_JOBS 8
 
 /* What we know of a worker of ours, by slot. */
 typedef struct Worker
@@ -69,6 +70,7 @@ typedef struct RunningBackfill
 	int64		backfill_id;
 	bool		changed;		/* a job of it ended since it was attended to */
 	TimestampTz attended_at;
+	TimestampTz not_before;		/* it could not be attended to just now */
 } RunningBackfill;
 
 static Worker *workers = NULL;
@@ -310,9 +312,16 @@ static bool
 never_started(const Worker *worker, const WhSlotInfo *info, int slot)
 {
 	pid_t		pid;
+	bool		gone;
 
-	if (info->pid != 0 || worker->handle == NULL ||
-		GetBackgroundWorkerPid(worker->handle, &pid) != BGWH_STOPPED)
+	if (info->pid != 0)
+		return false;
+	/* Without a handle (a launcher before us asked for it) only time tells. */
+	gone = worker->handle != NULL ?
+		GetBackgroundWorkerPid(worker->handle, &pid) == BGWH_STOPPED :
+		TimestampDifferenceExceeds(info->phase_started_at, GetCurrentTimestamp(),
+								   WH_START_TIMEOUT_MS);
+	if (!gone)
 		return false;
 	wh_status_unreserve_worker(slot, info->generation);
 	no_start_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTART_MS);
@@ -396,6 +405,12 @@ start_worker(void)
 	memcpy(process.bgw_extra, &start, sizeof(start));
 
 	worker = &workers[start.slot];
+	if (worker->known && worker->job_id != 0)
+	{
+		/* It died since we looked, and its job must be found again. */
+		need_reread = true;
+		wake_within(0);
+	}
 	forget_worker(worker);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	ok = RegisterDynamicBackgroundWorker(&process, &worker->handle);
@@ -470,18 +485,40 @@ dispatch(const WhSlotInfo *infos, const int *slots, int n, int starting)
 
 /* ---- backfills ---- */
 
-static bool
-attend(RunningBackfill *backfill)
+static WhAttended
+attend(const RunningBackfill *backfill)
 {
 	bool		outstanding = wh_ready_outstanding(backfill->backfill_id) > 0;
-	bool		ended;
+	WhAttended	result;
 
 	begin_transaction();
-	ended = wh_backfill_attend(backfill->backfill_id, outstanding);
+	result = wh_backfill_attend(backfill->backfill_id, outstanding);
 	commit_transaction();
-	backfill->attended_at = GetCurrentTimestamp();
-	backfill->changed = false;
-	return ended;
+	return result;
+}
+
+/* What goes wrong with one backfill must not keep the others from ending. */
+static WhAttended
+try_attend(const RunningBackfill *backfill)
+{
+	volatile WhAttended result = WH_ATTEND_AGAIN;
+
+	PG_TRY();
+	{
+		result = attend(backfill);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cycle_context);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(cycle_context);
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /* Those with nothing outstanding may have ended; the others publish now and then. */
@@ -500,9 +537,20 @@ attend_to_backfills(void)
 		bool		due = TimestampDifferenceExceeds(backfill->attended_at, now, PUBLISH_MS);
 		bool		ended = false;
 
-		if (backfill->changed &&
+		if (backfill->changed && backfill->not_before <= now &&
 			(due || wh_ready_outstanding(backfill->backfill_id) == 0))
-			ended = attend(backfill);
+		{
+			WhAttended	result = try_attend(backfill);
+
+			ended = result == WH_ATTEND_ENDED;
+			backfill->changed = result == WH_ATTEND_AGAIN;
+			backfill->attended_at = now;
+			backfill->not_before = TimestampTzPlusMilliseconds(now, ATTEND_AGAIN_MS);
+			if (backfill->changed)
+				wake_within(ATTEND_AGAIN_MS);
+			else
+				backfill->not_before = 0;
+		}
 		any_ended = any_ended || ended;
 		if (backfill->changed)
 			wake_no_later_than(TimestampTzPlusMilliseconds(backfill->attended_at, PUBLISH_MS));
@@ -674,6 +722,8 @@ rest(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+	/* A cancel that came while we slept has nothing to cancel. */
+	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{

@@ -111,6 +111,24 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	return refresh;
 }
 
+/*
+ * The tenant may have been removed while its rows came in; from here on its
+ * removal waits for us.
+ */
+static void
+check_subscription(const WhRefresh *refresh)
+{
+	WhArg		args[] = {WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema)};
+
+	if (wh_query("SELECT FROM _wh.tenant_templates"
+				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3"
+				 " FOR KEY SHARE", lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
+						refresh->tenant->name, refresh->tmpl->name, refresh->schema)));
+}
+
 /* The ledger row, locked; a day that is new to the ledger has none. */
 static void
 lock_ledger_row(const WhRefresh *refresh)
@@ -160,6 +178,7 @@ wh_refresh_finish(WhRefresh *refresh)
 	int64		rows;
 
 	wh_spi_begin();
+	check_subscription(refresh);
 	lock_ledger_row(refresh);
 	wh_load_swap(refresh->day);
 	if (refresh->day->created)

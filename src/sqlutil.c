@@ -134,9 +134,9 @@ push_missing_snapshot(void)
 }
 
 static uint64
-run_plan(SPIPlanPtr plan, const char *sql, SpiArgs *spi_args)
+run_plan(SPIPlanPtr plan, const char *sql, SpiArgs *spi_args, bool own_snapshot)
 {
-	check_spi_result(SPI_execute_plan(plan, spi_args->values, spi_args->nulls, false, 0), sql);
+	check_spi_result(SPI_execute_plan(plan, spi_args->values, spi_args->nulls, !own_snapshot, 0), sql);
 	return SPI_processed;
 }
 
@@ -160,9 +160,22 @@ wh_query(const char *sql, int nargs, const WhArg *args)
 	bool		pushed = push_missing_snapshot();
 
 	fill_spi_args(&spi_args, nargs, args);
-	processed = run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args);
+	processed = run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args, true);
 	if (pushed)
 		PopActiveSnapshot();
+	return processed;
+}
+
+uint64
+wh_query_latest(const char *sql, int nargs, const WhArg *args)
+{
+	SpiArgs		spi_args;
+	uint64		processed;
+
+	fill_spi_args(&spi_args, nargs, args);
+	PushActiveSnapshot(GetLatestSnapshot());
+	processed = run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args, false);
+	PopActiveSnapshot();
 	return processed;
 }
 
@@ -176,7 +189,7 @@ wh_query_once(const char *sql, int nargs, const WhArg *args)
 
 	fill_spi_args(&spi_args, nargs, args);
 	plan = prepare(sql, nargs, spi_args.types);
-	processed = run_plan(plan, sql, &spi_args);
+	processed = run_plan(plan, sql, &spi_args, true);
 	SPI_freeplan(plan);
 	if (pushed)
 		PopActiveSnapshot();

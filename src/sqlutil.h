@@ -72,7 +72,10 @@ extern void wh_spi_end(void);
  */
 extern uint64 wh_query(const char *sql, int nargs, const WhArg *args);
 
-/* The same without keeping the plan, for generated text. */
+/* The same, read-only, of what is committed now in any isolation level. */
+extern uint64 wh_query_latest(const char *sql, int nargs, const WhArg *args);
+
+/* wh_query() without keeping the plan, for generated text. */
 extern uint64 wh_query_once(const char *sql, int nargs, const WhArg *args);
 
 /* Runs a generated utility statement (DDL). */

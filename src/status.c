@@ -177,6 +177,8 @@ detach(int code, Datum arg)
 	}
 	else
 	{
+		/* A supervisor that was started later is not notified of this exit. */
+		wake(&shared->slots[0]);
 		slot->proc = NULL;
 		slot->info.pid = 0;
 		slot->info.database_oid = InvalidOid;
@@ -363,6 +365,18 @@ wh_status_launcher_running(int slot)
 
 /* ---- launcher ---- */
 
+/*
+ * Reserved long ago by a launcher that went away before its worker came: the
+ * next generation makes it free again, and a worker that comes late leave.
+ */
+static bool
+is_stale(const WhSlot *slot)
+{
+	return slot->info.in_use && slot->proc == NULL &&
+		TimestampDifferenceExceeds(slot->info.phase_started_at, GetCurrentTimestamp(),
+								   WH_START_TIMEOUT_MS);
+}
+
 int
 wh_status_reserve_worker(uint32 *generation)
 {
@@ -373,7 +387,7 @@ wh_status_reserve_worker(uint32 *generation)
 	{
 		WhSlot	   *slot = &shared->slots[i];
 
-		if (slot->info.in_use)
+		if (slot->info.in_use && !is_stale(slot))
 			continue;
 		clear_slot(slot);
 		slot->info.in_use = true;
@@ -435,6 +449,7 @@ wh_status_job_has_owner(int64 job_id)
 	lock_segment(LW_SHARED);
 	for (int i = FIRST_WORKER; i < shared->nslots && !found; i++)
 		found = shared->slots[i].info.in_use &&
+			shared->slots[i].info.database_oid == MyDatabaseId &&
 			shared->slots[i].info.job_id == job_id;
 	unlock_segment();
 	return found;
@@ -535,7 +550,7 @@ wh_status_job(const WhSlotInfo *job)
 
 /* The job has ended and is recorded; the launcher may hand over the next. */
 void
-wh_status_job_done(bool succeeded, const char *error)
+wh_status_job_done(WhJobResult result, const char *error)
 {
 	WhSlot	   *slot = &shared->slots[my_slot];
 	WhSlot	   *launcher;
@@ -553,9 +568,9 @@ wh_status_job_done(bool succeeded, const char *error)
 	slot->info.template_name[0] = '\0';
 	slot->info.target_schema[0] = '\0';
 	slot->info.job_started_at = 0;
-	if (succeeded)
+	if (result == WH_JOB_SUCCEEDED)
 		slot->info.jobs_succeeded++;
-	else
+	else if (result == WH_JOB_FAILED)
 	{
 		slot->info.jobs_failed++;
 		memcpy(slot->info.last_error, copy, sizeof(copy));
@@ -632,7 +647,7 @@ wh_status_cancel_running(int64 job_id)
 	bool		found = false;
 
 	lock_segment(LW_EXCLUSIVE);
-	for (int i = FIRST_WORKER; i < shared->nslots && !found; i++)
+	for (int i = FIRST_WORKER; i < shared->nslots; i++)
 	{
 		WhSlotInfo *info = &shared->slots[i].info;
 
@@ -640,7 +655,7 @@ wh_status_cancel_running(int64 job_id)
 			info->database_oid != MyDatabaseId)
 			continue;
 		info->cancel_requested = true;
-		found = kill(info->pid, SIGINT) == 0;
+		found = kill(info->pid, SIGINT) == 0 || found;
 	}
 	unlock_segment();
 	return found;

@@ -34,6 +34,16 @@ typedef enum WhSlotKind
 
 #define WH_ERROR_SIZE 256
 
+/* A worker that has not come by then is not waited for any longer. */
+#define WH_START_TIMEOUT_MS (30 * 1000)
+
+typedef enum WhJobResult
+{
+	WH_JOB_SUCCEEDED,
+	WH_JOB_FAILED,				/* this attempt */
+	WH_JOB_NEITHER,				/* cancelled, or not ours to run */
+} WhJobResult;
+
 /* What a slot says; also the shape in which it is copied out. */
 typedef struct WhSlotInfo
 {
@@ -108,7 +118,7 @@ extern void wh_status_want_worker(bool wanted);
 /* ---- worker ---- */
 extern int64 wh_status_take_assignment(void);
 extern void wh_status_job(const WhSlotInfo *job);	/* copies the job's fields */
-extern void wh_status_job_done(bool succeeded, const char *error);
+extern void wh_status_job_done(WhJobResult result, const char *error);
 extern bool wh_status_cancel_requested(void);
 extern bool wh_status_should_leave(void);
 extern bool wh_status_retire(void);

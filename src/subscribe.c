@@ -22,6 +22,7 @@
 
 #include "publish.h"
 #include "sqlutil.h"
+#include "status.h"
 #include "subscribe.h"
 #include "tenant.h"
 #include "wh_worker.h"
@@ -264,6 +265,28 @@ cancel_queued_jobs(const char *tenant_name, const char *template_name, const cha
 	wh_notify_config_on_commit();
 }
 
+/* Those that are at their last step may still succeed. */
+static void
+cancel_running_jobs(const char *tenant_name)
+{
+	WhArg		args[] = {WH_TEXT(tenant_name)};
+	uint64		n = wh_query("SELECT job_id FROM _wh.jobs"
+							 " WHERE state = 'running' AND tenant_name = $1", lengthof(args), args);
+
+	for (uint64 i = 0; i < n; i++)
+		(void) wh_status_cancel_running(wh_get_int8(i, 1));
+}
+
+/* Waits for loads that are about to commit, and lets no other get that far. */
+static void
+lock_subscriptions(const char *tenant_name)
+{
+	WhArg		args[] = {WH_TEXT(tenant_name)};
+
+	wh_query("SELECT FROM _wh.tenant_templates WHERE tenant_name = $1 FOR UPDATE",
+			 lengthof(args), args);
+}
+
 static void
 report_no_subscription(const char *tenant_name, const char *template_name, const char *schema)
 {
@@ -454,8 +477,10 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	wh_spi_begin();
 	delete_connection(tenant_name);
 	cancel_queued_jobs(tenant_name, NULL, NULL);
+	cancel_running_jobs(tenant_name);
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
 	{
+		lock_subscriptions(tenant_name);
 		drop_tenant_data(tenant_name);
 		drop_empty_schema(tenant_name);
 	}

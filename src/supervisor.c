@@ -85,6 +85,17 @@ find_database(const char *name)
 	return NULL;
 }
 
+static bool
+is_listed(const char *name, List *names)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+		if (strcmp(lfirst(cell), name) == 0)
+			return true;
+	return false;
+}
+
 /* Brings the list up to date with the setting; forgets who left and is gone. */
 static void
 read_list(void)
@@ -96,6 +107,19 @@ read_list(void)
 
 	foreach(cell, databases)
 		((ListedDatabase *) lfirst(cell))->listed = false;
+	/* First those that go, so that their slots serve those that come. */
+	foreach(cell, databases)
+	{
+		ListedDatabase *db = lfirst(cell);
+
+		if (!is_listed(db->name, names) &&
+			(db->slot < 0 || wh_status_release_launcher(db->slot)))
+			pfree(db);
+		else
+			keep = lappend(keep, db);
+	}
+	list_free(databases);
+	databases = keep;
 
 	foreach(cell, names)
 	{
@@ -113,17 +137,6 @@ read_list(void)
 			db->slot = wh_status_launcher_slot(db->name, &db->generation);
 	}
 
-	foreach(cell, databases)
-	{
-		ListedDatabase *db = lfirst(cell);
-
-		if (db->listed || (db->slot >= 0 && !wh_status_release_launcher(db->slot)))
-			keep = lappend(keep, db);
-		else
-			pfree(db);
-	}
-	list_free(databases);
-	databases = keep;
 	MemoryContextSwitchTo(old);
 }
 
@@ -285,7 +298,7 @@ look_after_all(void)
 	{
 		ListedDatabase *db = lfirst(cell);
 
-		if (db->slot >= 0 && !look_after(db))
+		if (db->slot < 0 || !look_after(db))
 			settled = false;
 	}
 	PopActiveSnapshot();

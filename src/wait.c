@@ -12,7 +12,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "sqlutil.h"
@@ -34,9 +33,8 @@ look(int64 backfill_id, MemoryContext cxt)
 	char	   *state = NULL;
 	bool		own = false;
 
-	PushActiveSnapshot(GetLatestSnapshot());
 	wh_spi_begin();
-	if (wh_query("SELECT state, xmin FROM _wh.backfills WHERE backfill_id = $1", 1, args) > 0)
+	if (wh_query_latest("SELECT state, xmin FROM _wh.backfills WHERE backfill_id = $1", 1, args) > 0)
 	{
 		bool		isnull;
 
@@ -46,7 +44,6 @@ look(int64 backfill_id, MemoryContext cxt)
 												SPI_tuptable->tupdesc, 2, &isnull)));
 	}
 	wh_spi_end();
-	PopActiveSnapshot();
 	if (own)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

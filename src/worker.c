@@ -238,9 +238,9 @@ clean_up_after_error(void)
 {
 	HOLD_INTERRUPTS();
 	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
 	drop_connection();
 	AbortCurrentTransaction();
+	QueryCancelPending = false;
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 }
@@ -250,12 +250,16 @@ record(const WhJob *job, const WhFailure *failure, const char *phase)
 {
 	WhOutcome	outcome;
 
+	/* A second cancel must not keep the first from being written down. */
+	HOLD_CANCEL_INTERRUPTS();
 	begin_transaction();
 	outcome = wh_queue_record_failure(job, failure, phase);
 	if (outcome == WH_OUTCOME_FAILED && !job->is_publish)
 		wh_refresh_failed(job->template_name, job->tenant_name, job->target_schema,
 						  job->target_date, job->job_id, failure->message);
 	commit_transaction();
+	QueryCancelPending = false;
+	RESUME_CANCEL_INTERRUPTS();
 	ereport(LOG,
 			(errmsg("job " INT64_FORMAT " %s: %s", job->job_id,
 					outcome == WH_OUTCOME_RETRY ? "is retried" :
@@ -288,8 +292,14 @@ run_and_record(const WhJob *job)
 	PG_END_TRY();
 
 	if (failure != NULL)
+	{
+		/* Whatever error came with it: who cancelled it wants it ended. */
+		failure->cancelled = failure->cancelled || wh_status_cancel_requested();
 		record(job, failure, wh_status_phase_name(phase));
-	wh_status_job_done(failure == NULL, failure ? failure->message : NULL);
+	}
+	wh_status_job_done(failure == NULL ? WH_JOB_SUCCEEDED :
+					   failure->cancelled ? WH_JOB_NEITHER : WH_JOB_FAILED,
+					   failure ? failure->message : NULL);
 }
 
 static void
@@ -301,7 +311,7 @@ run_assigned(int64 job_id)
 	job = claim(job_id);
 	if (job == NULL)
 	{
-		wh_status_job_done(true, NULL);
+		wh_status_job_done(WH_JOB_NEITHER, NULL);
 		return;
 	}
 	show_job(job);
@@ -329,6 +339,8 @@ serve(void)
 		int64		job_id;
 		long		left;
 
+		/* A cancel that came too late for its job has nothing to cancel. */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		reload_if_asked();
 		job_id = wh_status_take_assignment();
@@ -351,8 +363,6 @@ serve(void)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
-		/* A cancel that came too late for its job has nothing to cancel. */
-		QueryCancelPending = false;
 	}
 }
 

@@ -86,9 +86,11 @@ my $id = sql($node, "SELECT _wh.enqueue_backfill($everyone)");
 is( sql($node, "SELECT count(*) || ' ' || count(DISTINCT (target_schema, target_date)) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh'"),
 	'135 135', 'what was planned is what is enqueued');
 
-my $days_done = "SELECT days_done >= 66 AND days_done < 135 FROM _wh.backfill_progress WHERE backfill_id = $id";
+# Four workers stand still as soon as two tenants have come to their older half;
+# the third may be some days behind.
+my $days_done = "SELECT days_done >= 44 AND days_done < 135 FROM _wh.backfill_progress WHERE backfill_id = $id";
 my $all_busy = "SELECT count(*) = 4 FROM _wh.worker_status WHERE backend_type LIKE '%worker' AND state IN ('connecting', 'fetching') AND target_date <= '2025-07-23'";
-wait_until($node, $days_done, 'the newer half is loaded, newest first');
+wait_until($node, $days_done, 'the newer days are loaded first');
 wait_until($node, $all_busy, 'four workers are busy with the older half');
 is( sql($node, "SELECT max(n) FROM (SELECT count(*) AS n FROM _wh.worker_status WHERE job_id IS NOT NULL GROUP BY tenant_name) AS t"),
 	2, 'no tenant has more than max_workers_per_tenant of them');
