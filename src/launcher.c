@@ -545,15 +545,13 @@ attend_to_backfills(void)
 			ended = result == WH_ATTEND_ENDED;
 			backfill->changed = result == WH_ATTEND_AGAIN;
 			backfill->attended_at = now;
-			backfill->not_before = TimestampTzPlusMilliseconds(now, ATTEND_AGAIN_MS);
-			if (backfill->changed)
-				wake_within(ATTEND_AGAIN_MS);
-			else
-				backfill->not_before = 0;
+			backfill->not_before = backfill->changed ?
+				TimestampTzPlusMilliseconds(now, ATTEND_AGAIN_MS) : 0;
 		}
 		any_ended = any_ended || ended;
 		if (backfill->changed)
-			wake_no_later_than(TimestampTzPlusMilliseconds(backfill->attended_at, PUBLISH_MS));
+			wake_no_later_than(backfill->not_before > now ? backfill->not_before :
+							   TimestampTzPlusMilliseconds(backfill->attended_at, PUBLISH_MS));
 		if (!ended)
 		{
 			old = MemoryContextSwitchTo(backfill_context);
