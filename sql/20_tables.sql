@@ -50,10 +50,14 @@ CREATE TABLE _wh.mv_templates (
 	query_template text NOT NULL,
 	column_definitions text NOT NULL,
 	indexes text NOT NULL DEFAULT '',
+	suspect_factor double precision,
+	keep_last_good boolean NOT NULL DEFAULT false,
 	version integer NOT NULL DEFAULT 1,
 	view_oid oid,
 	created_at timestamptz NOT NULL DEFAULT now(),
-	updated_at timestamptz NOT NULL DEFAULT now()
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT mv_templates_suspect_factor_is_at_least_1
+		CHECK (suspect_factor >= 1 AND suspect_factor < 'infinity')
 );
 COMMENT ON TABLE _wh.mv_templates IS 'The queries we run at tenants, with their columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.template_name IS 'Name of the template, at most 63 bytes; the name of its views';
@@ -61,6 +65,8 @@ COMMENT ON COLUMN _wh.mv_templates.description IS 'What it is, for people';
 COMMENT ON COLUMN _wh.mv_templates.query_template IS 'A single SELECT with {TARGET_DATE} inside quotes; the date is put in as YYYY-MM-DD';
 COMMENT ON COLUMN _wh.mv_templates.column_definitions IS 'Names and types of the result, as in a column list';
 COMMENT ON COLUMN _wh.mv_templates.indexes IS 'CREATE INDEX statements separated by semicolons, with {schema} and {view_name}';
+COMMENT ON COLUMN _wh.mv_templates.suspect_factor IS 'A day is suspect with fewer rows than the median of the days before divided by it, or more than that times it; NULL: never';
+COMMENT ON COLUMN _wh.mv_templates.keep_last_good IS 'Whether a day keeps the content it has when what comes is suspect';
 COMMENT ON COLUMN _wh.mv_templates.version IS 'Counts the changes of query, columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.view_oid IS 'The public view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.mv_templates.created_at IS 'When the row was made';
@@ -74,6 +80,7 @@ CREATE TABLE _wh.tenant_templates (
 	active boolean NOT NULL DEFAULT true,
 	days bigint NOT NULL DEFAULT 0,
 	days_since_start bigint NOT NULL DEFAULT 0,
+	outdated_days bigint NOT NULL DEFAULT 0,
 	rows bigint NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
 	data_through date,
@@ -91,6 +98,7 @@ COMMENT ON COLUMN _wh.tenant_templates.start_date IS 'First day that is expected
 COMMENT ON COLUMN _wh.tenant_templates.active IS 'Whether it is loaded; an inactive one stays queryable';
 COMMENT ON COLUMN _wh.tenant_templates.days IS 'Days published, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.days_since_start IS 'Days published from start_date on, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.outdated_days IS 'Days of them that an older version of the template loaded';
 COMMENT ON COLUMN _wh.tenant_templates.rows IS 'Rows of these days';
 COMMENT ON COLUMN _wh.tenant_templates.bytes IS 'Bytes of their relations, with indexes and TOAST';
 COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
@@ -196,18 +204,23 @@ CREATE TABLE _wh.day_loads (
 	relation text NOT NULL,
 	relation_oid oid,
 	relation_file oid,
-	state text NOT NULL CHECK (state IN ('loaded', 'published', 'failed')),
+	state text NOT NULL CHECK (state IN ('loaded', 'published', 'suspect', 'failed', 'missing')),
+	in_views boolean NOT NULL DEFAULT false,
+	counted boolean NOT NULL DEFAULT true,
 	rows bigint NOT NULL DEFAULT 0,
 	bytes bigint NOT NULL DEFAULT 0,
 	loaded_at timestamptz,
 	fetch_started_at timestamptz,
 	template_version integer,
+	indexes_md5 text,
 	job_id bigint,
 	failed_at timestamptz,
 	last_error text,
 	PRIMARY KEY (template_name, target_schema, target_date)
 );
-CREATE INDEX day_loads_unpublished_idx ON _wh.day_loads (template_name, target_schema) WHERE state = 'loaded';
+CREATE INDEX day_loads_uncounted_idx ON _wh.day_loads (template_name, target_schema) WHERE NOT counted;
+CREATE INDEX day_loads_relation_oid_idx ON _wh.day_loads (relation_oid) WHERE relation_oid IS NOT NULL;
+CREATE INDEX day_loads_suspect_idx ON _wh.day_loads (template_name, target_schema) WHERE state = 'suspect';
 COMMENT ON TABLE _wh.day_loads IS 'The ledger: which days are loaded, from what and when';
 COMMENT ON COLUMN _wh.day_loads.template_name IS 'The template';
 COMMENT ON COLUMN _wh.day_loads.target_schema IS 'The schema';
@@ -216,15 +229,18 @@ COMMENT ON COLUMN _wh.day_loads.tenant_name IS 'The tenant it came from';
 COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema';
 COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of the day relation; NULL while there is none';
 COMMENT ON COLUMN _wh.day_loads.relation_file IS 'Its file (relfilenode) as we loaded it';
-COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views) or failed (there is no content)';
+COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation, see last_error), failed (there is no content) or missing (a person took its relation away)';
+COMMENT ON COLUMN _wh.day_loads.in_views IS 'Whether its relation is in the views';
+COMMENT ON COLUMN _wh.day_loads.counted IS 'Whether views and counters of the subscription know of it; false asks for a publication';
 COMMENT ON COLUMN _wh.day_loads.rows IS 'Rows: as the tenant counted them, as received and as loaded';
 COMMENT ON COLUMN _wh.day_loads.bytes IS 'Bytes of the relation with indexes and TOAST';
 COMMENT ON COLUMN _wh.day_loads.loaded_at IS 'When the content was loaded';
 COMMENT ON COLUMN _wh.day_loads.fetch_started_at IS 'When the tenant''s snapshot of that content was taken, or a moment before';
 COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template that loaded it';
+COMMENT ON COLUMN _wh.day_loads.indexes_md5 IS 'MD5 of the template''s indexes that it was loaded with';
 COMMENT ON COLUMN _wh.day_loads.job_id IS 'The job that loaded it; NULL for a call that ran at once';
-COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it succeeded';
-COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure';
+COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it did not';
+COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect or missing';
 
 CREATE TABLE _wh.job_run_details (
 	jobid bigint,

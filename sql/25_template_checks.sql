@@ -6,11 +6,22 @@ CREATE FUNCTION _wh.check_template() RETURNS trigger LANGUAGE c
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_check_template';
 COMMENT ON FUNCTION _wh.check_template() IS
-	'Trigger of _wh.mv_templates: refuses a template that cannot work, counts its version, and keeps name and columns while days are loaded';
+	'Trigger of _wh.mv_templates: refuses a template that cannot work, counts its version, and keeps its name while days are loaded';
 
 CREATE TRIGGER check_template BEFORE INSERT OR UPDATE OR DELETE ON _wh.mv_templates
 	FOR EACH ROW EXECUTE FUNCTION _wh.check_template();
 COMMENT ON TRIGGER check_template ON _wh.mv_templates IS 'Refuses templates that cannot work';
+
+CREATE FUNCTION _wh.template_changed() RETURNS trigger LANGUAGE c
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_template_changed';
+COMMENT ON FUNCTION _wh.template_changed() IS
+	'Trigger of _wh.mv_templates: gives the views of a template its new columns and counts the days that are outdated; 42846 if loaded days could not be read, 2BP01 if something on top of a view is in the way';
+
+CREATE TRIGGER template_changed AFTER UPDATE ON _wh.mv_templates
+	FOR EACH ROW WHEN (OLD.version IS DISTINCT FROM NEW.version)
+	EXECUTE FUNCTION _wh.template_changed();
+COMMENT ON TRIGGER template_changed ON _wh.mv_templates IS 'Lets the views follow the template';
 
 CREATE FUNCTION _wh.notify_config() RETURNS trigger LANGUAGE c
 	SET search_path = pg_catalog, pg_temp

@@ -4,15 +4,17 @@ CREATE FUNCTION _wh.worker_slots(OUT pid integer, OUT backend_type text, OUT dat
 	OUT job_id bigint, OUT backfill_id bigint, OUT kind text, OUT template_name text, OUT tenant_name text,
 	OUT target_schema text, OUT target_date date, OUT rows_fetched bigint, OUT bytes_fetched bigint,
 	OUT job_started_at timestamptz, OUT phase_started_at timestamptz, OUT jobs_succeeded bigint,
-	OUT jobs_failed bigint, OUT last_error text)
+	OUT jobs_failed bigint, OUT last_error text, OUT noted_blockers integer[])
 RETURNS SETOF record LANGUAGE c VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_worker_slots';
 COMMENT ON FUNCTION _wh.worker_slots() IS 'The slots of shared memory; read the view worker_status instead';
 
 CREATE VIEW _wh.worker_status AS
-SELECT s.*,
+SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kind, s.template_name, s.tenant_name,
+	s.target_schema, s.target_date, s.rows_fetched, s.bytes_fetched, s.job_started_at, s.phase_started_at,
+	s.jobs_succeeded, s.jobs_failed, s.last_error,
 	CASE WHEN s.pid IS NOT NULL AND s.job_id IS NOT NULL
-		THEN nullif(pg_blocking_pids(s.pid), '{}') END AS blocked_by
+		THEN coalesce(nullif(pg_blocking_pids(s.pid), '{}'), s.noted_blockers) END AS blocked_by
 FROM _wh.worker_slots() s;
 COMMENT ON VIEW _wh.worker_status IS 'A row per supervisor, launcher (one for each listed database, running or not) and worker: what it does now; from shared memory';
 
@@ -73,7 +75,9 @@ CREATE VIEW _wh.data_freshness AS
 SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through, s.last_success,
 	greatest((now() AT TIME ZONE 'UTC')::date - s.start_date + 1 - s.days_since_start, 0) AS missing_days,
 	round((extract(epoch FROM now() - s.last_success) / 3600)::numeric, 1) AS hours_old,
-	s.days, s.rows, s.bytes
+	s.days, s.rows, s.bytes, s.outdated_days,
+	(SELECT count(*) FROM _wh.day_loads d WHERE d.template_name = s.template_name
+		AND d.target_schema = s.target_schema AND d.state = 'suspect') AS suspect_days
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), and hours since a day was last loaded';
+COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, and days that an older version of the template loaded or whose count of rows is suspect';

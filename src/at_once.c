@@ -23,6 +23,8 @@
 
 #include "at_once.h"
 #include "error.h"
+#include "missing.h"
+#include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -67,10 +69,10 @@ is_tenant_trouble(const ErrorData *edata)
 }
 
 static void
-warn_of_failure(const WhOnceCall *call, const WhOnceDay *day, int sqlerrcode)
+warn_of_failure(const WhOnceCall *call, const WhOnceDay *day)
 {
 	ereport(WARNING,
-			(errcode(sqlerrcode),
+			(errcode(day->sqlerrcode),
 			 errmsg("%s of template \"%s\" could not be loaded from tenant \"%s\"",
 					wh_date_text(day->date), call->template_name, call->tenant_name),
 			 errdetail("%s", day->failure->message)));
@@ -110,14 +112,14 @@ attempt(WhOnceCall *call, WhOnceDay *day, OnceStep step)
 	if (!is_tenant_trouble(edata))
 		ReThrowError(edata);
 	day->failure = wh_failure_from_error(edata);
-	warn_of_failure(call, day, edata->sqlerrcode);
+	day->sqlerrcode = edata->sqlerrcode;
 	return false;
 }
 
 static void
 fetch_step(WhOnceCall *call, WhOnceDay *day)
 {
-	day->refresh = wh_refresh_fetch(call->template_name, call->tenant_name,
+	day->fetched = wh_refresh_fetch(call->template_name, call->tenant_name,
 									call->schema, day->date, 0, &call->remote);
 }
 
@@ -137,11 +139,13 @@ fetch_day(WhOnceCall *call, WhOnceDay *day)
 	{
 		/* one long wait for a dead tenant is enough */
 		day->failure = call->unreachable->failure;
+		day->sqlerrcode = call->unreachable->sqlerrcode;
 		day->phase = call->unreachable->phase;
 	}
 	else if (!attempt(call, day, fetch_step))
 	{
-		day->refresh = NULL;
+		day->fetched = NULL;
+		warn_of_failure(call, day);
 		if (day->phase == WH_PHASE_CONNECTING)
 			call->unreachable = day;
 	}
@@ -174,16 +178,16 @@ fetch_days(WhOnceCall *call)
 	close_remote(call);
 }
 
-/* Puts either the new days in place or the existing ones. */
+/* Puts either the new days in place or those that have a relation. */
 static void
-finish_days(WhOnceCall *call, bool created)
+finish_days(WhOnceCall *call, bool is_new)
 {
 	for (int i = 0; i < call->ndays; i++)
 	{
 		WhOnceDay    *day = &call->days[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (day->refresh == NULL || day->refresh->day->created != created)
+		if (day->refresh == NULL || day->refresh->is_new != is_new)
 			continue;
 		if (!attempt(call, day, finish_step))
 		{
@@ -205,6 +209,14 @@ any_day_loaded(const WhOnceCall *call)
 	return false;
 }
 
+static char *
+describe_loaded(const WhRefresh *refresh)
+{
+	if (refresh->suspicion != NULL)
+		return psprintf("suspect: %s", refresh->suspicion);
+	return psprintf("loaded " INT64_FORMAT " rows", refresh->day->rows);
+}
+
 /* What is left for people: who asked, what happened, how much came. */
 static void
 record_day(const WhOnceCall *call, const WhOnceDay *day)
@@ -215,8 +227,7 @@ record_day(const WhOnceCall *call, const WhOnceDay *day)
 		WH_TEXT(psprintf("refresh %s %s from %s into %s", call->template_name,
 						 wh_date_text(day->date), call->tenant_name, call->schema)),
 		WH_TEXT(failure ? "failed" : "succeeded"),
-		WH_TEXT(failure ? failure->message :
-				psprintf("loaded " INT64_FORMAT " rows", day->refresh->day->rows)),
+		WH_TEXT(failure ? failure->message : describe_loaded(day->refresh)),
 		WH_TSTZ(day->started_at),
 		WH_TSTZ(day->ended_at),
 		WH_TEXT(failure ? failure->sqlstate : NULL),
@@ -239,14 +250,32 @@ record_day(const WhOnceCall *call, const WhOnceDay *day)
 						  day->date, 0, failure->message);
 }
 
+/* Of what an earlier try came to nothing is left. */
+static void
+begin_finishing(WhOnceCall *call)
+{
+	for (int i = 0; i < call->ndays; i++)
+	{
+		WhOnceDay  *day = &call->days[i];
+
+		if (day->fetched == NULL)
+			continue;
+		day->refresh = day->fetched;
+		day->failure = NULL;
+	}
+}
+
 /*
  * New days go into the views before existing ones are swapped, because readers
  * lock a view before its days.
  */
-void
-wh_once_load(WhOnceCall *call)
+static void
+finish(void *arg)
 {
-	fetch_days(call);
+	WhOnceCall *call = arg;
+
+	begin_finishing(call);
+	(void) wh_missing_notice(call->template_name, call->schema);
 	finish_days(call, true);
 	if (any_day_loaded(call))
 	{
@@ -258,6 +287,16 @@ wh_once_load(WhOnceCall *call)
 	for (int i = 0; i < call->ndays; i++)
 		record_day(call, &call->days[i]);
 	wh_publish_counters(call->template_name, call->schema);
+}
+
+void
+wh_once_load(WhOnceCall *call)
+{
+	fetch_days(call);
+	wh_politely(InvalidOid, finish, call);
+	for (int i = 0; i < call->ndays; i++)
+		if (call->days[i].fetched != NULL && call->days[i].failure != NULL)
+			warn_of_failure(call, &call->days[i]);
 	wh_status_phase(WH_PHASE_IDLE);
 }
 

@@ -12,8 +12,10 @@
 typedef struct WhOnceDay
 {
 	DateADT		date;
-	WhRefresh  *refresh;		/* its new content, or NULL */
+	WhRefresh  *fetched;		/* its new content, or NULL */
+	WhRefresh  *refresh;		/* the same, if it could be put in place */
 	WhFailure  *failure;		/* why it was not loaded, or NULL */
+	int			sqlerrcode;		/* of that failure */
 	WhPhase		phase;			/* in which it failed */
 	TimestampTz started_at;
 	TimestampTz ended_at;

@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 
 #include "at_once.h"
+#include "missing.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "subscribe.h"
@@ -104,7 +105,8 @@ day_exists(const WhOnceCall *call, DateADT date)
 
 	wh_spi_begin();
 	exists = wh_query("SELECT FROM _wh.day_loads d"
-					  " JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid"
+					  " JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+					  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 					  " WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = $3",
 					  lengthof(args), args) > 0;
 	wh_spi_end();
@@ -144,7 +146,7 @@ yesterday_is_unfinished(const WhOnceCall *call, DateADT today)
 	wh_spi_begin();
 	unfinished = wh_query("SELECT FROM _wh.day_loads"
 						  " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
-						  " AND state IN ('loaded', 'published') AND fetch_started_at < $4",
+						  " AND relation_oid IS NOT NULL AND fetch_started_at < $4",
 						  lengthof(args), args) > 0;
 	wh_spi_end();
 	return unfinished;
@@ -186,8 +188,14 @@ append_status(StringInfo json, const WhOnceDay *day)
 	appendStringInfo(json, "\"%s\": ", wh_date_text(day->date));
 	if (day->failure == NULL)
 	{
-		appendStringInfo(json, "{\"status\": \"loaded\", \"rows\": " INT64_FORMAT "}",
-						 day->refresh->day->rows);
+		appendStringInfo(json, "{\"status\": \"%s\", \"rows\": " INT64_FORMAT,
+						 day->refresh->suspicion ? "suspect" : "loaded", day->refresh->day->rows);
+		if (day->refresh->suspicion != NULL)
+		{
+			appendStringInfoString(json, ", \"reason\": ");
+			escape_json(json, day->refresh->suspicion);
+		}
+		appendStringInfoChar(json, '}');
 		return;
 	}
 	appendStringInfoString(json, "{\"status\": \"failed\", \"error\": ");
@@ -247,6 +255,7 @@ static bool
 update_tenant_view(WhOnceCall *call)
 {
 	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, today_utc());
+	(void) wh_missing_notice(call->template_name, call->schema);
 	wh_publish_tenant_view(call->template_name, call->schema);
 	wh_publish_counters(call->template_name, call->schema);
 	return true;

@@ -51,8 +51,10 @@ PG_FUNCTION_INFO_V1(wh_sql_retry_failed);
 " wanted AS (" \
 "  SELECT s.tenant_name, s.target_schema, d.target_date::date AS target_date," \
 "    CASE WHEN l.target_date IS NULL OR (l.relation_oid IS NOT NULL AND r.oid IS NULL) THEN 'missing'" \
-"         WHEN l.relation_oid IS NULL OR l.failed_at IS NOT NULL THEN 'failed'" \
+"         WHEN l.failed_at IS NOT NULL THEN 'failed'" \
+"         WHEN l.relation_oid IS NULL THEN l.state" \
 "         WHEN l.template_version < t.version THEN 'outdated'" \
+"         WHEN l.state = 'suspect' THEN 'suspect'" \
 "         ELSE 'loaded' END AS reason," \
 "    r.oid IS NOT NULL AS has_content" \
 "  FROM subscription s" \
@@ -60,7 +62,8 @@ PG_FUNCTION_INFO_V1(wh_sql_retry_failed);
 "  CROSS JOIN generate_series($4::timestamp, $5::timestamp, interval '1 day') AS d(target_date)" \
 "  LEFT JOIN _wh.day_loads l ON l.template_name = $1" \
 "    AND l.target_schema = s.target_schema AND l.target_date = d.target_date::date" \
-"  LEFT JOIN pg_class r ON r.oid = l.relation_oid)," \
+"  LEFT JOIN (pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace)" \
+"    ON r.oid = l.relation_oid AND r.relname = l.relation AND n.nspname = l.target_schema)," \
 " day AS (" \
 "  SELECT tenant_name, target_schema, target_date, reason FROM wanted" \
 "   WHERE CASE $6 WHEN 'missing' THEN NOT has_content" \
@@ -475,12 +478,12 @@ exists_row(const char *sql, const WhArg *arg)
 	return wh_query(sql, 1, arg) > 0;
 }
 
-/* The days that backfill $1 loaded and that are there, but not in the views. */
+/* The days that backfill $1 loaded and that are there, but not yet published. */
 #define UNPUBLISHED_SQL \
 "_wh.day_loads d JOIN _wh.jobs j ON j.job_id = d.job_id" \
 " JOIN pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation" \
 " JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema" \
-" WHERE j.backfill_id = $1 AND d.state = 'loaded'"
+" WHERE j.backfill_id = $1 AND NOT d.counted"
 
 static void
 read_publish_state(BackfillState *state, int64 backfill_id, MemoryContext cxt)

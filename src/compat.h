@@ -9,11 +9,61 @@
 #error "wh_worker needs PostgreSQL 15 or newer"
 #endif
 
+#include "storage/procarray.h"
+#include "storage/sinvaladt.h"
+#include "utils/acl.h"
+
 /* A WaitEventSet that belongs to the process, not to a resource owner. */
 #if PG_VERSION_NUM >= 170000
 #define WH_CREATE_WAIT_EVENT_SET(nevents) CreateWaitEventSet(NULL, nevents)
 #else
 #define WH_CREATE_WAIT_EVENT_SET(nevents) CreateWaitEventSet(TopMemoryContext, nevents)
+#endif
+
+/* Whether a role owns a relation, or may act as its owner. */
+#if PG_VERSION_NUM >= 160000
+#define WH_OWNS_RELATION(relid, roleid) object_ownercheck(RelationRelationId, relid, roleid)
+#else
+#define WH_OWNS_RELATION(relid, roleid) pg_class_ownercheck(relid, roleid)
+#endif
+
+/* The process behind a virtual transaction id; NULL if it is gone. */
+#if PG_VERSION_NUM >= 170000
+#define WH_PROC_OF_VXID(vxid) ProcNumberGetProc((vxid).procNumber)
+#else
+#define WH_PROC_OF_VXID(vxid) BackendIdGetProc((vxid).backendId)
+#endif
+
+/* The relation cache's notes of which subtransaction made a relation's file. */
+#if PG_VERSION_NUM >= 160000
+#define WH_RD_NEW_FILE_SUBID rd_newRelfilelocatorSubid
+#define WH_RD_FIRST_FILE_SUBID rd_firstRelfilelocatorSubid
+#define WH_RELATION_ASSUME_NEW_FILE(rel) RelationAssumeNewRelfilelocator(rel)
+#else
+#define WH_RD_NEW_FILE_SUBID rd_newRelfilenodeSubid
+#define WH_RD_FIRST_FILE_SUBID rd_firstRelfilenodeSubid
+#define WH_RELATION_ASSUME_NEW_FILE(rel) RelationAssumeNewRelfilenode(rel)
+#endif
+
+/* From 17 on, the relation cache keeps no reference to the other's file. */
+#if PG_VERSION_NUM >= 170000
+#define WH_CLOSE_SMGR_BY_OID(relid) ((void) (relid))
+#else
+#define WH_CLOSE_SMGR_BY_OID(relid) RelationCloseSmgrByOid(relid)
+#endif
+
+/* Columns of pg_class that only newer versions have. */
+#if PG_VERSION_NUM >= 180000
+#define WH_COPY_ALL_FROZEN(to, from) ((to)->relallfrozen = (from)->relallfrozen)
+#else
+#define WH_COPY_ALL_FROZEN(to, from) ((void) 0)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define WH_PGSTAT_REPORT_ANALYZE(rel, live) \
+	pgstat_report_analyze(rel, live, 0, true, GetCurrentTimestamp())
+#else
+#define WH_PGSTAT_REPORT_ANALYZE(rel, live) pgstat_report_analyze(rel, live, 0, true)
 #endif
 
 #endif

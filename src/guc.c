@@ -27,6 +27,7 @@ int			wh_retry_delay_max = 15 * 60 * 1000;
 int			wh_connect_timeout = 10 * 1000;
 int			wh_fetch_idle_timeout = 5 * 60 * 1000;
 int			wh_job_timeout = 2 * 60 * 60 * 1000;
+int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
 
@@ -170,6 +171,9 @@ define_job_settings(void)
 	define_duration("wh_worker.job_timeout",
 					"Time for one attempt of a job, all of it.",
 					&wh_job_timeout, 2 * 60 * 60 * 1000, 1);
+	define_duration("wh_worker.swap_lock_timeout",
+					"One try for a lock that readers feel; they have their turn before the next.",
+					&wh_swap_lock_timeout, 200, 1);
 	define_duration("wh_worker.worker_idle_timeout",
 					"An idle worker, and its tenant connection, goes away after this.",
 					&wh_worker_idle_timeout, 60 * 1000, 1);

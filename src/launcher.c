@@ -32,6 +32,7 @@
 #include "backfill.h"
 #include "guc.h"
 #include "launcher.h"
+#include "missing.h"
 #include "queue.h"
 #include "ready.h"
 #include "sqlutil.h"
@@ -46,6 +47,7 @@
 #define ATTEND_AGAIN_MS 1000
 #define PRUNE_MS (60 * 60 * 1000)
 #define PRUNE_AGAIN_MS 1000
+#define NOTICE_MS 1000
 #define SHORTAGE_MS 1000
 #define RESTART_MS 1000
 #define ERROR_DELAY_MS 1000
@@ -84,6 +86,7 @@ static bool paused = false;
 static bool shortage_logged = false;
 static TimestampTz last_reread = 0;
 static TimestampTz last_prune = 0;
+static TimestampTz last_notice = 0;
 static TimestampTz no_start_before = 0;
 static TimestampTz wake_at;
 
@@ -589,6 +592,22 @@ prune(void)
 	}
 }
 
+/* Days whose relation a person took away; their views are published anew. */
+static void
+notice_missing_days(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	if (!TimestampDifferenceExceeds(last_notice, now, NOTICE_MS))
+		return;
+	last_notice = now;
+	begin_transaction();
+	foreach(cell, wh_missing_notice_changed())
+		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
+	commit_transaction();
+}
+
 /* ---- the loop ---- */
 
 static bool
@@ -670,6 +689,7 @@ cycle(void)
 	if (!paused)
 		dispatch(infos, slots, n, starting);
 	attend_to_backfills();
+	notice_missing_days();
 	prune();
 	return false;
 }
@@ -754,6 +774,7 @@ wh_launcher_main(Datum arg)
 	cycle_context = AllocSetContextCreate(TopMemoryContext, "wh_worker cycle",
 										  ALLOCSET_DEFAULT_SIZES);
 	wh_ready_reset();
+	wh_missing_watch();
 
 	for (;;)
 	{

@@ -3,24 +3,24 @@
  *
  * Called by refresh.c.  A new day is loaded in place into its materialized
  * view, which nobody can see before commit; an existing one into a transient
- * heap, which wh_load_swap() exchanges for its own, as core's REFRESH does.
+ * heap with indexes and statistics, whose files swap.c puts under it.
  * Rows are written frozen: their relation file is as new as they are.
  *
  * May not know where the rows come from, and may not hold a lock that a reader
  * feels before wh_load_swap().
  *
  * Locks, in this order: the advisory lock of the day; ShareUpdateExclusiveLock
- * on the day relation while it is loaded (keeps out REFRESH, DROP and index
- * DDL); AccessExclusiveLock on it from the swap to the end of the transaction.
+ * on the day relation and its parts while it is loaded (keeps out REFRESH, DROP,
+ * VACUUM and index DDL); what swap.c locks, to the end of the transaction.
  */
 #include "postgres.h"
 
 #include "access/heapam.h"
-#include "access/multixact.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/cluster.h"
@@ -37,16 +37,17 @@
 #include "storage/lock.h"
 #include "tcop/dest.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "load.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "swap.h"
 #include "wh_worker.h"
 
 /* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2. */
@@ -184,6 +185,10 @@ load_rows(Oid relid, WhRowSource source, void *arg)
 	Batch	   *batch = batch_begin(rel);
 	int64		rows;
 
+	/* what ANALYZE is about to see shall not count as changed since then */
+	pgstat_unlink_relation(rel);
+	rel->pgstat_enabled = false;
+
 	wh_status_phase(WH_PHASE_FETCHING);
 	while (batch_add_row(batch, source, arg))
 	{
@@ -223,7 +228,7 @@ check_is_own_matview(const WhDayTarget *target, Relation rel)
 				 errmsg("relation \"%s.%s\" is no longer a materialized view",
 						target->schema, target->relname),
 				 errhint("Rename or drop it, then load the day again.")));
-	if (!pg_class_ownercheck(RelationGetRelid(rel), GetUserId()))
+	if (!WH_OWNS_RELATION(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("materialized view \"%s.%s\" is not owned by role \"%s\"",
@@ -278,8 +283,26 @@ build_index(IndexStmt *stmt)
 	CommandCounterIncrement();
 }
 
+/* A day that was renamed by hand still has its indexes under their names. */
 static void
-build_indexes(List *indexes)
+check_index_name_is_free(const IndexStmt *stmt, Oid namespace_oid)
+{
+	Oid			relid = get_relname_relid(stmt->idxname, namespace_oid);
+	Oid			owner = OidIsValid(relid) ? IndexGetRelation(relid, true) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_TABLE),
+			 errmsg("relation \"%s.%s\" exists, and the day needs that name for an index",
+					stmt->relation->schemaname, stmt->idxname),
+			 OidIsValid(owner) ?
+			 errdetail("It is an index of relation \"%s\".", get_rel_name(owner)) : 0,
+			 errhint("Rename or drop it, then load the day again.")));
+}
+
+static void
+build_indexes(List *indexes, Oid namespace_oid)
 {
 	ListCell   *cell;
 
@@ -287,6 +310,7 @@ build_indexes(List *indexes)
 	foreach(cell, indexes)
 	{
 		CHECK_FOR_INTERRUPTS();
+		check_index_name_is_free(lfirst_node(IndexStmt, cell), namespace_oid);
 		build_index(lfirst_node(IndexStmt, cell));
 	}
 }
@@ -336,7 +360,7 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 	day->relid = create_empty_day(target, namespace_oid);
 	day->rows = load_rows(day->relid, source, arg);
 	set_populated(day->relid);
-	build_indexes(target->indexes);
+	build_indexes(target->indexes, namespace_oid);
 	analyze_day(target->schema, target->relname);
 }
 
@@ -351,12 +375,14 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 	check_is_own_matview(target, rel);
 	check_shape(target, rel);
 	CheckTableNotInUse(rel, "refresh");
+	wh_swap_lock_parts(rel);
 	day->transient = make_new_heap(day->relid, rel->rd_rel->reltablespace,
 								   rel->rd_rel->relam, rel->rd_rel->relpersistence,
 								   ShareUpdateExclusiveLock);
 	LockRelationOid(day->transient, AccessExclusiveLock);
 	table_close(rel, NoLock);
 	day->rows = load_rows(day->transient, source, arg);
+	day->index_pairs = wh_swap_prepare(day->relid, day->transient);
 }
 
 /* The relation may have been created or dropped just before we could lock it. */
@@ -416,29 +442,18 @@ wh_load_day(const WhDayTarget *target, WhRowSource source, void *arg)
 	return day;
 }
 
-/* Does what core's refresh_by_heap_swap() does, and its caller afterwards. */
-static void
-swap_heaps(WhLoadedDay *day, Relation rel)
+void
+wh_load_ready(const WhLoadedDay *day)
 {
-	char		persistence = rel->rd_rel->relpersistence;
-	bool		pushed = push_missing_snapshot();
-
-	/* while it is still ours alone: the tuple is written anew by the swap */
-	SetMatViewPopulatedState(rel, true);
-	finish_heap_swap(day->relid, day->transient, false, false, true, true,
-					 RecentXmin, ReadNextMultiXactId(), persistence);
-	pgstat_count_truncate(rel);
-	pgstat_count_heap_insert(rel, day->rows);
-	if (pushed)
-		PopActiveSnapshot();
+	if (OidIsValid(day->transient))
+		wh_swap_ready(day->relid, day->transient, day->index_pairs);
 }
 
 void
-wh_load_swap(WhLoadedDay *day)
+wh_load_swap(const WhLoadedDay *day)
 {
 	const char *names[2] = {day->schema, day->relname};
 	ErrorContextCallback callback;
-	Relation	rel;
 
 	if (!OidIsValid(day->transient))
 		return;
@@ -448,15 +463,7 @@ wh_load_swap(WhLoadedDay *day)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	wh_status_phase(WH_PHASE_WAITING_LOCK);
-	LockRelationOid(day->relid, AccessExclusiveLock);
-	wh_status_phase(WH_PHASE_INDEXING);
-	rel = table_open(day->relid, NoLock);
-	CheckTableNotInUse(rel, "refresh");
-	swap_heaps(day, rel);
-	table_close(rel, NoLock);
-	CommandCounterIncrement();
-	analyze_day(day->schema, day->relname);
+	wh_swap_exchange(day->relid, day->transient, day->index_pairs, day->rows);
 
 	error_context_stack = callback.previous;
 }

@@ -30,6 +30,7 @@ typedef struct WhLoadedDay
 	const char *relname;
 	Oid			relid;			/* the day relation */
 	Oid			transient;		/* fresh heap to swap in, or InvalidOid if in place */
+	List	   *index_pairs;	/* its indexes and those they are for; see swap.h */
 	bool		created;		/* the relation is new: views must learn of it */
 	int64		rows;
 } WhLoadedDay;
@@ -43,14 +44,23 @@ extern void wh_load_lock(const char *schema, const char *relname);
 
 /*
  * Makes or opens the relation, and loads.  An existing relation keeps its
- * readers and its content until wh_load_swap(); a new one is complete, with
- * indexes and statistics.  42P07 if a relation of that name exists and is not
- * known_oid.  The caller holds wh_load_lock().
+ * readers and its content until wh_load_swap(); a new one is complete.  Both
+ * have their indexes when this returns.  42P07 if a relation of that name
+ * exists and is not known_oid.  The caller holds wh_load_lock().
  */
 extern WhLoadedDay *wh_load_day(const WhDayTarget *target, WhRowSource source, void *arg);
 
-/* Exchanges, indexes and analyses; after it the day is what was loaded. */
-extern void wh_load_swap(WhLoadedDay *day);
+/*
+ * What of a swap needs no lock that readers feel: statistics, and writing out.
+ * Once, when it is certain that the day is to be swapped.
+ */
+extern void wh_load_ready(const WhLoadedDay *day);
+
+/*
+ * Puts the fresh heap under the relation; after it the day is what was loaded.
+ * Tries for the lock until it gets it; nothing is left to do but the commit.
+ */
+extern void wh_load_swap(const WhLoadedDay *day);
 
 /* Drops what wh_load_day() made, when its swap failed and was rolled back. */
 extern void wh_load_discard(const WhLoadedDay *day);

@@ -4,15 +4,16 @@
  * Called by workers, by the functions that run at once and by subscribe.c.
  * Works from the ledger and the subscriptions alone and knows no job and no
  * tenant connection.  A view is replaced only when its members or its columns
- * differ from what the catalogs say it has, since replacing it shuts readers
- * out for a moment; a relation that we did not make is never touched.
+ * differ from what the catalogs say it has, and by politely.c, since replacing
+ * it shuts readers out for a moment; one whose columns changed in place is
+ * left to template_views.c; a relation that we did not make is never touched.
  *
  * Locks, in this order: the advisory locks of tenant views, by schema; that of
- * the public view; then as readers do: the public view (only when a tenant
- * joins or leaves), tenant views, day relations.  PostgreSQL itself would lock
- * the members before the view, hence the explicit locks.  Ledger rows that
- * somebody else is writing are left to their writer (SKIP LOCKED), because
- * that writer may be waiting for our advisory lock.
+ * the public view; then as readers do: public view, tenant views, day
+ * relations.  The template is read after the advisory lock, because who
+ * changes one holds all of them to his commit.  Ledger rows that somebody else
+ * is writing are left to their writer (SKIP LOCKED), because that writer may
+ * be waiting for our advisory lock.
  */
 #include "postgres.h"
 
@@ -25,10 +26,12 @@
 #include "utils/lsyscache.h"
 
 #include "guc.h"
+#include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "template.h"
+#include "template_views.h"
 #include "view.h"
 #include "wh_worker.h"
 
@@ -169,7 +172,7 @@ read_tenant_members(WhView *view)
 		"  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 		" WHERE d.template_name = $1 AND d.target_schema = $2"
-		"   AND d.state IN ('loaded', 'published')"
+		"   AND d.state IN ('loaded', 'published', 'suspect')"
 		" ORDER BY d.target_date",
 		lengthof(args), args));
 }
@@ -205,8 +208,8 @@ check_schema_name_is_free(const WhView *view)
 }
 
 /* Reads the state of the public view; returns the OID we remember for it. */
-static Oid
-read_public_view(WhView *view, const WhTemplate *tmpl)
+Oid
+wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl)
 {
 	WhArg		args[] = {WH_TEXT(tmpl->name)};
 	Oid			known_oid;
@@ -216,6 +219,7 @@ read_public_view(WhView *view, const WhTemplate *tmpl)
 	view->name = tmpl->name;
 	view->columns = tmpl->columns;
 	view->is_public = true;
+	view->comment = psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name);
 	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
 	known_oid = wh_get_oid(0, 1);
 	read_public_members(view);
@@ -223,8 +227,8 @@ read_public_view(WhView *view, const WhTemplate *tmpl)
 	return known_oid;
 }
 
-static void
-remember_public_view(const char *template_name, Oid view_oid)
+void
+wh_publish_remember_public_view(const char *template_name, Oid view_oid)
 {
 	WhArg		args[] = {
 		WH_TEXT(template_name),
@@ -235,54 +239,46 @@ remember_public_view(const char *template_name, Oid view_oid)
 			 " WHERE template_name = $1 AND view_oid IS DISTINCT FROM $2", lengthof(args), args);
 }
 
+static void
+make_view(void *arg)
+{
+	wh_view_create(arg);
+}
+
 /*
  * The first look is without the advisory lock: whoever holds it may be waiting
  * for a tenant view that this transaction has replaced.
  */
 static bool
-publish_public_view(const WhTemplate *tmpl)
+publish_public_view(const char *template_name)
 {
+	WhTemplate *tmpl = wh_template_read(template_name);
 	WhView		view;
-	Oid			known_oid = read_public_view(&view, tmpl);
+	Oid			known_oid = wh_publish_read_public_view(&view, tmpl);
 
 	check_schema_name_is_free(&view);
 	wh_view_check_is_ours(&view, known_oid);
 	if (wh_view_is_up_to_date(&view))
 		return false;
-	wh_publish_lock(tmpl->name, NULL);
-	known_oid = read_public_view(&view, tmpl);
+	wh_publish_lock(template_name, NULL);
+	tmpl = wh_template_read(template_name);
+	known_oid = wh_publish_read_public_view(&view, tmpl);
 	wh_view_check_is_ours(&view, known_oid);
 	if (wh_view_is_up_to_date(&view))
 		return false;
-
-	wh_view_lock(&view);
-	wh_view_create(&view, psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name));
-	remember_public_view(tmpl->name, view.relid);
+	if (!wh_view_is_replaceable(&view))
+	{
+		wh_template_views_remake(template_name, GetUserId());
+		return true;
+	}
+	wh_politely(view.relid, make_view, &view);
+	wh_publish_remember_public_view(template_name, view.relid);
 	return true;
 }
 
-/*
- * Takes the public view away because a tenant view below it has to be made
- * anew; returns its privileges as GRANT statements, or NULL.
- */
-static char *
-withdraw_public_view(const WhTemplate *tmpl)
-{
-	WhView		view;
-	char	   *grants;
-
-	wh_publish_lock(tmpl->name, NULL);
-	if (read_public_view(&view, tmpl) != view.relid || !OidIsValid(view.relid))
-		return NULL;
-	grants = wh_view_grants(&view);
-	wh_utility("DROP VIEW %s", wh_view_name(&view));
-	remember_public_view(tmpl->name, InvalidOid);
-	return grants;
-}
-
 /* Reads the state of a tenant view; returns the OID we remember for it. */
-static Oid
-read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema, char **tenant_name)
+Oid
+wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema)
 {
 	WhArg		args[] = {WH_TEXT(tmpl->name), WH_TEXT(schema)};
 	Oid			known_oid;
@@ -298,14 +294,15 @@ read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema, char 
 				 errmsg("no tenant feeds schema \"%s\" and template \"%s\"", schema, tmpl->name),
 				 errhint("Subscribe one with _wh.subscribe().")));
 	known_oid = wh_get_oid(0, 1);
-	*tenant_name = wh_get_text(CurrentMemoryContext, 0, 2);
+	view->comment = psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
+							 tmpl->name, wh_get_text(CurrentMemoryContext, 0, 2));
 	read_tenant_members(view);
 	view->relid = wh_view_find(schema, tmpl->name);
 	return known_oid;
 }
 
-static void
-remember_tenant_view(const WhView *view)
+void
+wh_publish_remember_tenant_view(const WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_OID(view->relid)};
 
@@ -314,67 +311,59 @@ remember_tenant_view(const WhView *view)
 			 lengthof(args), args);
 }
 
-/* Only what the view holds; who is writing a row will publish it itself. */
-static void
-mark_published(const WhView *view)
+/*
+ * Only what the view holds; who is writing a row will publish it itself.  A
+ * suspect day stays one.
+ */
+void
+wh_publish_mark_in_views(const WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema),
 	wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
 
 	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
-			 "   WHERE template_name = $1 AND target_schema = $2 AND state = 'loaded'"
+			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT in_views"
 			 "     AND relation_oid = ANY ($3) FOR UPDATE SKIP LOCKED)"
-			 " UPDATE _wh.day_loads d SET state = 'published' FROM ready r"
+			 " UPDATE _wh.day_loads d SET in_views = true,"
+			 "     state = CASE d.state WHEN 'loaded' THEN 'published' ELSE d.state END"
+			 "   FROM ready r"
 			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
 			 lengthof(args), args);
 }
 
-static void
-make_tenant_view(WhView *view, const WhTemplate *tmpl, const char *tenant_name)
-{
-	bool		reshaped = OidIsValid(view->relid) && !wh_view_is_replaceable(view);
-	char	   *public_grants = reshaped ? withdraw_public_view(tmpl) : NULL;
-
-	wh_view_lock(view);
-	wh_view_create(view, psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
-							   tmpl->name, tenant_name));
-	remember_tenant_view(view);
-	if (!reshaped)
-		return;
-	publish_public_view(tmpl);
-	if (public_grants != NULL)
-		wh_utility("%s", public_grants);
-}
-
 static bool
-publish_tenant_view(const WhTemplate *tmpl, const char *schema)
+publish_tenant_view(const char *template_name, const char *schema)
 {
+	WhTemplate *tmpl;
 	WhView		view;
-	char	   *tenant_name;
 	Oid			known_oid;
 	bool		change;
 
-	wh_publish_lock(tmpl->name, schema);
-	known_oid = read_tenant_view(&view, tmpl, schema, &tenant_name);
+	wh_publish_lock(template_name, schema);
+	tmpl = wh_template_read(template_name);
+	known_oid = wh_publish_read_tenant_view(&view, tmpl, schema);
 	wh_view_check_is_ours(&view, known_oid);
 	change = !wh_view_is_up_to_date(&view);
-	if (change)
-		make_tenant_view(&view, tmpl, tenant_name);
+	if (change && !wh_view_is_replaceable(&view))
+		wh_template_views_remake(template_name, GetUserId());
+	else if (change)
+	{
+		wh_politely(view.relid, make_view, &view);
+		wh_publish_remember_tenant_view(&view);
+	}
 	wh_publish_grant(view.schema, view.name);
-	mark_published(&view);
+	wh_publish_mark_in_views(&view);
 	return change;
 }
 
 bool
 wh_publish_tenant_view(const char *template_name, const char *schema)
 {
-	WhTemplate *tmpl;
 	bool		changed;
 
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	wh_spi_begin();
-	tmpl = wh_template_read(template_name);
-	changed = publish_tenant_view(tmpl, schema);
+	changed = publish_tenant_view(template_name, schema);
 	wh_spi_end();
 	return changed;
 }
@@ -382,72 +371,29 @@ wh_publish_tenant_view(const char *template_name, const char *schema)
 bool
 wh_publish_public_view(const char *template_name)
 {
-	WhTemplate *tmpl;
 	bool		changed;
 
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	wh_spi_begin();
-	tmpl = wh_template_read(template_name);
-	changed = publish_public_view(tmpl);
+	changed = publish_public_view(template_name);
 	wh_publish_grant(PUBLIC_SCHEMA, template_name);
 	wh_spi_end();
 	return changed;
 }
 
 /*
- * Finds the schemas with unpublished days and takes every lock in its order
- * before the first view is replaced: the public view's too when a tenant joins.
+ * Marked before they are counted: what is written after the mark asks again.
+ * A day that is not in the views, though its relation is there, still waits.
  */
-static uint64
-lock_unpublished(const WhTemplate *tmpl, char ***schemas)
+static void
+mark_counted(int nargs, const WhArg *args)
 {
-	WhArg		args[] = {WH_TEXT(tmpl->name)};
-	uint64		n;
-	bool		joining = false;
-
-	n = wh_query("SELECT s.target_schema, bool_and(v.oid IS NULL)"
-				 "  FROM _wh.tenant_templates s"
-				 "  JOIN _wh.day_loads d USING (template_name, target_schema)"
-				 "  LEFT JOIN pg_catalog.pg_class v ON v.oid = s.view_oid"
-				 " WHERE s.template_name = $1 AND d.state = 'loaded'"
-				 " GROUP BY s.target_schema ORDER BY s.target_schema COLLATE \"C\"",
-				 lengthof(args), args);
-	*schemas = palloc(sizeof(char *) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		(*schemas)[i] = wh_get_text(CurrentMemoryContext, i, 1);
-		joining |= wh_get_bool(i, 2);
-	}
-	for (uint64 i = 0; i < n; i++)
-		wh_publish_lock(tmpl->name, (*schemas)[i]);
-	if (joining)
-	{
-		WhView		view;
-
-		wh_publish_lock(tmpl->name, NULL);
-		if (read_public_view(&view, tmpl) == view.relid)
-			wh_view_lock(&view);
-	}
-	return n;
-}
-
-void
-wh_publish_template(const char *template_name)
-{
-	WhTemplate *tmpl;
-	char	  **schemas;
-	uint64		n;
-
-	wh_status_phase(WH_PHASE_PUBLISHING);
-	wh_spi_begin();
-	tmpl = wh_template_read(template_name);
-	n = lock_unpublished(tmpl, &schemas);
-	for (uint64 i = 0; i < n; i++)
-		publish_tenant_view(tmpl, schemas[i]);
-	wh_publish_public_view(template_name);
-	for (uint64 i = 0; i < n; i++)
-		wh_publish_counters(template_name, schemas[i]);
-	wh_spi_end();
+	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
+			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT counted"
+			 "     AND (in_views OR relation_oid IS NULL) FOR UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.day_loads d SET counted = true FROM ready r"
+			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
+			 nargs, args);
 }
 
 void
@@ -458,23 +404,26 @@ wh_publish_counters(const char *template_name, const char *schema)
 	wh_spi_begin();
 	/* sums made before somebody else's commit must not overwrite his */
 	wh_publish_lock(template_name, schema);
+	mark_counted(lengthof(args), args);
 	wh_query("UPDATE _wh.tenant_templates s"
-			 "   SET days = c.days, days_since_start = c.days_since_start, rows = c.rows,"
-			 "       bytes = c.bytes, data_through = c.data_through, last_success = c.last_success"
-			 "  FROM (SELECT count(*) FILTER (WHERE d.state = 'published') AS days,"
-			 "               count(*) FILTER (WHERE d.state = 'published'"
-			 "                 AND d.target_date >= t.start_date) AS days_since_start,"
-			 "               coalesce(sum(d.rows) FILTER (WHERE d.state = 'published'), 0)::bigint AS rows,"
-			 "               coalesce(sum(d.bytes) FILTER (WHERE d.state = 'published'), 0)::bigint AS bytes,"
-			 "               max(d.target_date) FILTER (WHERE d.state = 'published') AS data_through,"
+			 "   SET days = c.days, days_since_start = c.days_since_start, outdated_days = c.outdated_days,"
+			 "       rows = c.rows, bytes = c.bytes, data_through = c.data_through, last_success = c.last_success"
+			 "  FROM (SELECT count(*) FILTER (WHERE d.in_views) AS days,"
+			 "               count(*) FILTER (WHERE d.in_views AND d.target_date >= t.start_date) AS days_since_start,"
+			 "               count(*) FILTER (WHERE d.relation_oid IS NOT NULL"
+			 "                 AND d.template_version < m.version) AS outdated_days,"
+			 "               coalesce(sum(d.rows) FILTER (WHERE d.in_views), 0)::bigint AS rows,"
+			 "               coalesce(sum(d.bytes) FILTER (WHERE d.in_views), 0)::bigint AS bytes,"
+			 "               max(d.target_date) FILTER (WHERE d.in_views) AS data_through,"
 			 "               max(d.loaded_at) AS last_success"
 			 "          FROM _wh.tenant_templates t"
+			 "          JOIN _wh.mv_templates m USING (template_name)"
 			 "          LEFT JOIN _wh.day_loads d USING (template_name, target_schema)"
 			 "         WHERE t.template_name = $1 AND t.target_schema = $2) c"
 			 " WHERE s.template_name = $1 AND s.target_schema = $2"
-			 "   AND (s.days, s.days_since_start, s.rows, s.bytes, s.data_through, s.last_success)"
+			 "   AND (s.days, s.days_since_start, s.outdated_days, s.rows, s.bytes, s.data_through, s.last_success)"
 			 "       IS DISTINCT FROM"
-			 "       (c.days, c.days_since_start, c.rows, c.bytes, c.data_through, c.last_success)",
+			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
 	wh_spi_end();
 }

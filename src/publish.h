@@ -9,7 +9,9 @@
 #ifndef WH_PUBLISH_H
 #define WH_PUBLISH_H
 
+#include "template.h"
 #include "utils/date.h"
+#include "view.h"
 
 /* 22023 for a schema that can hold no tenant: _wh, pg_*, public, too long, ... */
 extern void wh_publish_check_schema_name(const char *schema);
@@ -37,10 +39,19 @@ extern bool wh_publish_tenant_view(const char *template_name, const char *schema
 /* The same for public.{template} over all tenant views of the template. */
 extern bool wh_publish_public_view(const char *template_name);
 
-/* Every tenant view with unpublished days, then the public view, then counters. */
-extern void wh_publish_template(const char *template_name);
-
-/* Recomputes days, rows, bytes, data_through, last_success of one subscription. */
+/* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */
 extern void wh_publish_counters(const char *template_name, const char *schema);
+
+/*
+ * For template_views.c and replace.c, with SPI connected.  The readers fill in
+ * how the view should be, and return the OID that we remember for it.
+ */
+extern Oid	wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema);
+extern Oid	wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl);
+extern void wh_publish_remember_tenant_view(const WhView *view);
+extern void wh_publish_remember_public_view(const char *template_name, Oid view_oid);
+
+/* Notes in the ledger that the members of a tenant view are in it. */
+extern void wh_publish_mark_in_views(const WhView *view);
 
 #endif

@@ -117,6 +117,23 @@ write_history(const WhJob *job, const char *status, const char *message,
 			 lengthof(args), args);
 }
 
+/* What came of a job that succeeded; SPI is connected. */
+static char *
+describe_success(const WhJob *job, int64 rows)
+{
+	WhArg		args[] = {
+		WH_TEXT(job->template_name), WH_TEXT(job->target_schema), WH_DATE(job->target_date)
+	};
+
+	if (job->is_publish)
+		return NULL;
+	if (wh_query("SELECT last_error FROM _wh.day_loads WHERE template_name = $1"
+				 " AND target_schema = $2 AND target_date = $3 AND state = 'suspect'",
+				 lengthof(args), args) == 0)
+		return psprintf(INT64_FORMAT " rows", rows);
+	return psprintf("suspect: %s", wh_get_text(CurrentMemoryContext, 0, 1));
+}
+
 void
 wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes)
 {
@@ -129,9 +146,7 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("job " INT64_FORMAT " is no longer ours to finish", job->job_id)));
-	write_history(job, "succeeded",
-				  job->is_publish ? NULL : psprintf(INT64_FORMAT " rows", rows),
-				  NULL, NULL, rows, bytes);
+	write_history(job, "succeeded", describe_success(job, rows), NULL, NULL, rows, bytes);
 	wh_spi_end();
 }
 

@@ -10,36 +10,37 @@
  * May not decide about retries, and does not touch views: publish.c does.
  *
  * Locks, in this order: the job row (the caller's); the advisory lock of the
- * day; what load.c says; in wh_refresh_finish() the ledger row before the
- * strong lock on the day relation, which comes last of all.
+ * day; what load.c says (ShareUpdateExclusiveLock on a relation that is to be
+ * replaced); in wh_refresh_finish() the ledger row before what swap.c and
+ * replace.c lock, which comes last of all.
  */
 #include "postgres.h"
 
 #include "access/tupdesc.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "fetch_day.h"
+#include "ledger.h"
 #include "load.h"
 #include "publish.h"
 #include "refresh.h"
+#include "replace.h"
 #include "sqlutil.h"
 #include "wh_worker.h"
 
-/* The relation that the ledger has for the day, or InvalidOid. */
-static Oid
-read_known_relation(const WhRefresh *refresh)
+/* What the ledger has for the day before it is asked for. */
+static WhLedgerDay
+read_known_day(const WhRefresh *refresh)
 {
-	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema), WH_DATE(refresh->date)};
-	Oid			known = InvalidOid;
+	WhLedgerDay known;
 
 	wh_spi_begin();
-	if (wh_query("SELECT relation_oid FROM _wh.day_loads"
-				 " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3",
-				 lengthof(args), args) > 0)
-		known = wh_get_oid(0, 1);
+	wh_ledger_read(refresh, false, &known);
 	wh_spi_end();
 	return known;
 }
@@ -56,15 +57,67 @@ day_definition(const WhRefresh *refresh)
 					wh_template_column_definition_list(refresh->tmpl));
 }
 
-static void
-fill_target(const WhRefresh *refresh, WhDayTarget *target)
+/*
+ * A relation of an older shape, or with other indexes, cannot take the new
+ * content: a new one is loaded under another name and replaces it in the end.
+ * Until then nobody may refresh, drop or alter the old one.
+ */
+static bool
+must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 {
+	Oid			namespace_oid = get_namespace_oid(refresh->schema, false);
+
+	if (!OidIsValid(known->relation_oid) ||
+		get_relname_relid(refresh->relname, namespace_oid) != known->relation_oid ||
+		get_rel_relkind(known->relation_oid) != RELKIND_MATVIEW)
+		return false;			/* the load says what is wrong, if anything is */
+	LockRelationOid(known->relation_oid, ShareUpdateExclusiveLock);
+	return get_relname_relid(refresh->relname, namespace_oid) == known->relation_oid &&
+		wh_replace_needed(refresh->tmpl, known->relation_oid, known->indexes_md5);
+}
+
+static void
+fill_target(WhRefresh *refresh, WhDayTarget *target)
+{
+	WhLedgerDay known = read_known_day(refresh);
+
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
+	target->known_oid = known.relation_oid;
+	if (must_replace(refresh, &known))
+	{
+		refresh->replaced_oid = known.relation_oid;
+		target->relname = MemoryContextStrdup(GetMemoryChunkContext(refresh),
+											  wh_replace_temporary_name(refresh->relname));
+		target->known_oid = InvalidOid;
+	}
 	target->columns = refresh->tmpl->columns;
 	target->definition = day_definition(refresh);
-	target->indexes = wh_template_indexes(refresh->tmpl, refresh->schema, refresh->relname);
-	target->known_oid = read_known_relation(refresh);
+	target->indexes = wh_template_indexes(refresh->tmpl, target->schema, target->relname);
+}
+
+/*
+ * The tenant may have been removed meanwhile.  With a lock, its removal waits
+ * for us from here on; one that has begun waits for our other locks already,
+ * so we do not wait for it.
+ */
+static void
+check_subscription(const WhRefresh *refresh, bool lock)
+{
+	WhArg		args[] = {WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema)};
+
+	if (wh_query(lock ?
+				 "SELECT FROM _wh.tenant_templates"
+				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3"
+				 " FOR KEY SHARE SKIP LOCKED" :
+				 "SELECT FROM _wh.tenant_templates"
+				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3",
+				 lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
+						refresh->tenant->name, refresh->tmpl->name, refresh->schema),
+				 errdetail("It was removed, or is being removed, while a day was loaded.")));
 }
 
 /* The part that waits for the tenant; its memory goes when it is done. */
@@ -79,6 +132,9 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 
 	MemoryContextSwitchTo(work_context);
 	fill_target(refresh, &target);
+	wh_spi_begin();
+	check_subscription(refresh, false);
+	wh_spi_end();
 	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
 	refresh->fetch_started_at = GetCurrentTimestamp();
 	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
@@ -86,7 +142,32 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	MemoryContextSwitchTo(result_context);
 	refresh->day = wh_load_day(&target, wh_day_next, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
+	refresh->is_new = refresh->day->created && !OidIsValid(refresh->replaced_oid);
 	MemoryContextDelete(work_context);
+}
+
+/*
+ * Decided once, before the lock is tried for: nobody else writes this day until
+ * we commit.  The commit shall have little left to do.
+ */
+static void
+judge(WhRefresh *refresh)
+{
+	WhLedgerDay known;
+
+	wh_spi_begin();
+	wh_ledger_read(refresh, false, &known);
+	refresh->suspicion = wh_ledger_suspicion(refresh, &known, &refresh->kept_old);
+	wh_spi_end();
+	if (refresh->suspicion != NULL)
+		ereport(WARNING,
+				(errmsg("%s of template \"%s\" from tenant \"%s\" is suspect: %s",
+						wh_date_text(refresh->date), refresh->tmpl->name, refresh->tenant->name,
+						refresh->suspicion)));
+	if (refresh->kept_old)
+		wh_load_discard(refresh->day);
+	else
+		wh_load_ready(refresh->day);
 }
 
 WhRefresh *
@@ -108,86 +189,41 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 		wh_publish_schema(schema);
 	wh_load_lock(refresh->schema, refresh->relname);
 	fetch_and_load(refresh, remote);
+	judge(refresh);
 	return refresh;
 }
 
-/*
- * The tenant may have been removed while its rows came in; from here on its
- * removal waits for us.
- */
+/* Readers have the new content when the transaction commits. */
 static void
-check_subscription(const WhRefresh *refresh)
+put_in_place(WhRefresh *refresh)
 {
-	WhArg		args[] = {WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema)};
+	int64		rows;
 
-	if (wh_query("SELECT FROM _wh.tenant_templates"
-				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3"
-				 " FOR KEY SHARE", lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
-						refresh->tenant->name, refresh->tmpl->name, refresh->schema)));
-}
-
-/* The ledger row, locked; a day that is new to the ledger has none. */
-static void
-lock_ledger_row(const WhRefresh *refresh)
-{
-	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema), WH_DATE(refresh->date)};
-
-	wh_query("SELECT FROM _wh.day_loads"
-			 " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
-			 " FOR NO KEY UPDATE",
-			 lengthof(args), args);
-}
-
-static int64
-write_ledger(const WhRefresh *refresh)
-{
-	const WhLoadedDay *day = refresh->day;
-	WhArg		args[] = {
-		WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema), WH_DATE(refresh->date),
-		WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->relname), WH_OID(day->relid),
-		WH_OID(wh_load_file(day->relid)), WH_INT8(day->rows), WH_INT8(wh_load_bytes(day->relid)),
-		WH_TSTZ(refresh->fetch_started_at), WH_INT4(refresh->tmpl->version),
-		wh_arg_nullable(INT8OID, Int64GetDatum(refresh->job_id), refresh->job_id == 0),
-		WH_BOOL(day->created)
-	};
-
-	wh_query("INSERT INTO _wh.day_loads AS d"
-			 " (template_name, target_schema, target_date, tenant_name, relation, relation_oid,"
-			 "  relation_file, state, rows, bytes, loaded_at, fetch_started_at, template_version, job_id)"
-			 " VALUES ($1, $2, $3, $4, $5, $6, $7, 'loaded', $8, $9,"
-			 "  pg_catalog.clock_timestamp(), $10, $11, $12)"
-			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
-			 "  tenant_name = excluded.tenant_name, relation = excluded.relation,"
-			 "  relation_oid = excluded.relation_oid, relation_file = excluded.relation_file,"
-			 "  state = CASE WHEN d.state = 'published' AND NOT $13 THEN 'published' ELSE 'loaded' END,"
-			 "  rows = excluded.rows, bytes = excluded.bytes, loaded_at = excluded.loaded_at,"
-			 "  fetch_started_at = excluded.fetch_started_at,"
-			 "  template_version = excluded.template_version, job_id = excluded.job_id,"
-			 "  failed_at = NULL, last_error = NULL"
-			 " RETURNING d.rows",
-			 lengthof(args), args);
-	return wh_get_int8(0, 1);
+	if (OidIsValid(refresh->replaced_oid))
+		wh_replace_finish(refresh->tmpl, refresh->schema, refresh->relname,
+						  refresh->replaced_oid, refresh->day->relid);
+	else
+		wh_load_swap(refresh->day);
+	if (refresh->day->created)
+		wh_publish_grant(refresh->schema, refresh->relname);
+	rows = wh_ledger_write(refresh);
+	if (rows != refresh->day->rows)
+		elog(ERROR, "ledger has " INT64_FORMAT " rows of " INT64_FORMAT, rows, refresh->day->rows);	/* cannot happen */
 }
 
 void
 wh_refresh_finish(WhRefresh *refresh)
 {
-	int64		rows;
+	WhLedgerDay known;
 
 	wh_spi_begin();
-	check_subscription(refresh);
-	lock_ledger_row(refresh);
-	wh_load_swap(refresh->day);
-	if (refresh->day->created)
-		wh_publish_grant(refresh->schema, refresh->relname);
-	rows = write_ledger(refresh);
+	check_subscription(refresh, true);
+	wh_ledger_read(refresh, true, &known);
+	if (refresh->kept_old)
+		wh_ledger_keep(refresh);
+	else
+		put_in_place(refresh);
 	wh_spi_end();
-
-	if (rows != refresh->day->rows)
-		elog(ERROR, "ledger has " INT64_FORMAT " rows of " INT64_FORMAT, rows, refresh->day->rows);	/* cannot happen */
 }
 
 void
@@ -195,20 +231,7 @@ wh_refresh_failed(const char *template_name, const char *tenant_name,
 				  const char *schema, DateADT date, int64 job_id,
 				  const char *message)
 {
-	WhArg		args[] = {
-		WH_TEXT(template_name), WH_TEXT(schema), WH_DATE(date), WH_TEXT(tenant_name),
-		WH_TEXT(wh_template_day_name(template_name, date)),
-		wh_arg_nullable(INT8OID, Int64GetDatum(job_id), job_id == 0),
-		WH_TEXT(message)
-	};
-
 	wh_spi_begin();
-	wh_query("INSERT INTO _wh.day_loads AS d"
-			 " (template_name, target_schema, target_date, tenant_name, relation, state,"
-			 "  job_id, failed_at, last_error)"
-			 " VALUES ($1, $2, $3, $4, $5, 'failed', $6, pg_catalog.clock_timestamp(), $7)"
-			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
-			 "  failed_at = excluded.failed_at, last_error = excluded.last_error",
-			 lengthof(args), args);
+	wh_ledger_failed(template_name, tenant_name, schema, date, job_id, message);
 	wh_spi_end();
 }

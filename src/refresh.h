@@ -20,13 +20,18 @@ typedef struct WhRefresh
 	TimestampTz fetch_started_at;
 	int64		bytes_received;
 	WhLoadedDay *day;
+	Oid			replaced_oid;	/* relation of an older shape that the new one replaces */
+	bool		is_new;			/* the views have to learn of its relation */
+	char	   *suspicion;		/* what is wrong with its count of rows, or NULL */
+	bool		kept_old;		/* the content is what it was, because of that */
 } WhRefresh;
 
 /* Reads tenant_connections; 42704 if unknown.  Connects SPI itself. */
 extern WhTenant *wh_tenant_read(const char *tenant_name);
 
 /*
- * Fetches into a heap that nobody sees.  *remote is used if it is connected
+ * Fetches into a heap that nobody sees, and compares its count of rows with
+ * that of the days before, which may be a WARNING.  *remote is used if it is connected
  * to that tenant, else opened, and left open for the caller.  When this
  * raises, *remote may be in the middle of something: the caller closes it.
  */
@@ -36,7 +41,9 @@ extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant
 
 /*
  * Swaps and writes the ledger: a day that was published stays so, any other
- * becomes loaded.
+ * becomes loaded, or suspect.  Run by wh_politely(), so that it may be called
+ * again after a rollback.  The caller publishes before it finishes days that
+ * are not new.
  */
 extern void wh_refresh_finish(WhRefresh *refresh);
 

@@ -277,6 +277,23 @@ wh_status_progress(int64 rows, int64 bytes)
 	unlock_segment();
 }
 
+/* Who was in the way when a lock was tried for, shown between the tries. */
+void
+wh_status_blockers(const int *pids, int npids)
+{
+	WhSlotInfo *info;
+
+	if (my_slot < 0)
+		return;
+	npids = Min(npids, WH_MAX_BLOCKERS);
+	info = &shared->slots[my_slot].info;
+	lock_segment(LW_EXCLUSIVE);
+	info->nblockers = npids;
+	if (npids > 0)
+		memcpy(info->blockers, pids, sizeof(int) * npids);
+	unlock_segment();
+}
+
 void
 wh_status_error(const char *message)
 {
@@ -545,6 +562,7 @@ wh_status_job(const WhSlotInfo *job)
 	info->job_started_at = job->job_started_at;
 	info->rows = 0;
 	info->bytes = 0;
+	info->nblockers = 0;
 	unlock_segment();
 }
 
@@ -568,6 +586,7 @@ wh_status_job_done(WhJobResult result, const char *error)
 	slot->info.template_name[0] = '\0';
 	slot->info.target_schema[0] = '\0';
 	slot->info.job_started_at = 0;
+	slot->info.nblockers = 0;
 	if (result == WH_JOB_SUCCEEDED)
 		slot->info.jobs_succeeded++;
 	else if (result == WH_JOB_FAILED)

@@ -33,6 +33,7 @@ typedef enum WhSlotKind
 } WhSlotKind;
 
 #define WH_ERROR_SIZE 256
+#define WH_MAX_BLOCKERS 8
 
 /* A worker that has not come by then is not waited for any longer. */
 #define WH_START_TIMEOUT_MS (30 * 1000)
@@ -69,6 +70,8 @@ typedef struct WhSlotInfo
 	TimestampTz job_started_at;
 	int64		rows;
 	int64		bytes;
+	int			nblockers;		/* in the way at the last try for a lock */
+	int			blockers[WH_MAX_BLOCKERS];
 
 	int64		jobs_succeeded;
 	int64		jobs_failed;
@@ -97,6 +100,7 @@ extern void wh_status_phase(WhPhase phase);
 extern WhPhase wh_status_get_phase(void);
 extern const char *wh_status_phase_name(WhPhase phase);
 extern void wh_status_progress(int64 rows, int64 bytes);
+extern void wh_status_blockers(const int *pids, int npids);	/* none clears */
 extern void wh_status_error(const char *message);	/* "" clears */
 
 /* ---- supervisor: one slot per listed database ---- */

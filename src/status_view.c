@@ -6,8 +6,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -16,7 +18,7 @@
 
 PG_FUNCTION_INFO_V1(wh_sql_worker_slots);
 
-#define SLOT_COLUMNS 18
+#define SLOT_COLUMNS 19
 
 static Datum
 text_or_null(const char *value, bool *isnull)
@@ -37,6 +39,19 @@ int8_or_null(int64 value, bool *isnull)
 {
 	*isnull = value == 0;
 	return Int64GetDatum(value);
+}
+
+static Datum
+blockers_or_null(const WhSlotInfo *info, bool *isnull)
+{
+	Datum		pids[WH_MAX_BLOCKERS];
+
+	*isnull = info->nblockers == 0;
+	for (int i = 0; i < info->nblockers; i++)
+		pids[i] = Int32GetDatum(info->blockers[i]);
+	return *isnull ? (Datum) 0 :
+		PointerGetDatum(construct_array(pids, info->nblockers, INT4OID,
+										sizeof(int32), true, TYPALIGN_INT));
 }
 
 static const char *
@@ -73,6 +88,7 @@ put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 	v[i] = Int64GetDatum(info->jobs_succeeded), n[i] = info->kind != WH_SLOT_WORKER, i++;
 	v[i] = Int64GetDatum(info->jobs_failed), n[i] = info->kind != WH_SLOT_WORKER, i++;
 	v[i] = text_or_null(info->last_error, &n[i]), i++;
+	v[i] = blockers_or_null(info, &n[i]), i++;
 	Assert(i == SLOT_COLUMNS);
 	tuplestore_putvalues(store, desc, v, n);
 }

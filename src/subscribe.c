@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -367,6 +368,7 @@ drop_days(List *days)
 	{
 		Doomed	   *day = lfirst(cell);
 
+		wh_politely_lock(day->relid);
 		wh_utility("DROP %s %s", day->is_table ? "TABLE" : "MATERIALIZED VIEW",
 				   quote_qualified_identifier(day->schema, day->relname));
 	}
@@ -431,8 +433,9 @@ drop_empty_schema(const char *schema)
 }
 
 static void
-drop_tenant_data(const char *tenant_name)
+drop_tenant_data(void *arg)
 {
+	const char *tenant_name = arg;
 	WhArg		args[] = {WH_TEXT(tenant_name)};
 	uint64		n;
 	char	  **targets;
@@ -481,7 +484,7 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
 	{
 		lock_subscriptions(tenant_name);
-		drop_tenant_data(tenant_name);
+		wh_politely(InvalidOid, drop_tenant_data, tenant_name);
 		drop_empty_schema(tenant_name);
 	}
 	else
@@ -505,38 +508,53 @@ check_feeds(const char *tenant_name, const char *template_name, const char *sche
 		report_no_subscription(tenant_name, template_name, schema);
 }
 
+typedef struct DoomedDay
+{
+	const char *template_name;
+	const char *schema;
+	DateADT		date;
+	List	   *relations;
+} DoomedDay;
+
+/* As readers do: the view before its days. */
+static void
+drop_day(void *arg)
+{
+	const DoomedDay *day = arg;
+
+	if (forget_days(day->template_name, day->schema, WH_DATE(day->date)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("day %s of template \"%s\" is not loaded in schema \"%s\"",
+						wh_date_text(day->date), day->template_name, day->schema)));
+	if (day->relations != NIL)
+		wh_publish_tenant_view(day->template_name, day->schema);
+	drop_days(day->relations);
+	wh_publish_counters(day->template_name, day->schema);
+}
+
 Datum
 wh_sql_drop_day(PG_FUNCTION_ARGS)
 {
-	char	   *template_name;
 	char	   *tenant_name;
-	char	   *schema;
-	DateADT		date;
-	List	   *days;
+	DoomedDay	day;
 
 	wh_require_preloaded();
-	template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
+	day.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_name");
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("target_date must not be null")));
-	date = PG_GETARG_DATEADT(2);
-	schema = schema_arg(fcinfo, 3, template_name, tenant_name);
+	day.date = PG_GETARG_DATEADT(2);
+	day.schema = schema_arg(fcinfo, 3, day.template_name, tenant_name);
 
 	wh_spi_begin();
-	wh_tenant_require_template(template_name);
-	check_feeds(tenant_name, template_name, schema);
-	days = lock_days(template_name, schema, WH_DATE(date));
-	if (forget_days(template_name, schema, WH_DATE(date)) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("day %s of template \"%s\" is not loaded in schema \"%s\"",
-						wh_date_text(date), template_name, schema)));
-	if (days != NIL)
-		wh_publish_tenant_view(template_name, schema);
-	drop_days(days);
-	wh_publish_counters(template_name, schema);
+	wh_tenant_require_template(day.template_name);
+	check_feeds(tenant_name, day.template_name, day.schema);
+	/* waits for a load of that day, before readers feel anything */
+	day.relations = lock_days(day.template_name, day.schema, WH_DATE(day.date));
+	wh_politely(InvalidOid, drop_day, &day);
 	wh_spi_end();
 	PG_RETURN_VOID();
 }

@@ -156,8 +156,8 @@ stable_hash(const char *name)
 	return crc;
 }
 
-static char *
-fit_name(const char *name, int limit)
+char *
+wh_template_fit_name(const char *name, int limit)
 {
 	int			len = strlen(name);
 
@@ -175,7 +175,7 @@ wh_template_day_name(const char *template_name, DateADT date)
 	for (char *p = suffix; *p != '\0'; p++)
 		if (*p == '-')
 			*p = '_';
-	return psprintf("%s_%s", fit_name(template_name, MAX_NAME_BYTES - DATE_SUFFIX_BYTES), suffix);
+	return psprintf("%s_%s", wh_template_fit_name(template_name, MAX_NAME_BYTES - DATE_SUFFIX_BYTES), suffix);
 }
 
 /* ---- columns ---- */
@@ -479,7 +479,7 @@ name_index(IndexStmt *index, const Markers *markers, const char *schema, const c
 		refuse_index("has a placeholder in a place of its own",
 					 "{schema} and {view_name} can stand in the index name and after ON.");
 
-	index->idxname = fit_name(name, MAX_NAME_BYTES);
+	index->idxname = wh_template_fit_name(name, MAX_NAME_BYTES);
 	index->relation = makeRangeVar(pstrdup(schema), pstrdup(relname), -1);
 	index->if_not_exists = false;	/* an index in the way is no index of ours */
 }

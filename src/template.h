@@ -52,6 +52,9 @@ extern List *wh_template_indexes(const WhTemplate *tmpl, const char *schema,
 extern char *wh_template_column_list(const WhTemplate *tmpl);
 extern char *wh_template_column_definition_list(const WhTemplate *tmpl);
 
+/* The name, or if it is too long its start with a stable hash. */
+extern char *wh_template_fit_name(const char *name, int limit);
+
 /* {template}_{YYYY_MM_DD}, cut with a stable hash to 63 bytes. */
 extern char *wh_template_day_name(const char *template_name, DateADT date);
 

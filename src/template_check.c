@@ -3,12 +3,13 @@
  *
  * A template that cannot work is refused when it is written, with a message
  * for the one who writes it, instead of failing in every job.  The trigger
- * looks at its own row and, before it lets a loaded template change its
- * shape, at the ledger; an INSERT looks at nothing else, so that a dump can be
- * restored in any order.
+ * before the change looks at its own row and, before it lets a template be
+ * renamed or deleted, at the ledger; an INSERT looks at nothing else, so that a
+ * dump can be restored in any order.  The trigger after it lets the views
+ * follow.
  *
- * Called by triggers.  Talks to no tenant, writes no table; a query of the
- * ledger takes the lock of a reader.
+ * Called by triggers.  Talks to no tenant.  Locks: those of template_views.c;
+ * a query of the ledger takes the lock of a reader.
  */
 #include "postgres.h"
 
@@ -16,12 +17,18 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
 
+#include "guc.h"
 #include "sqlutil.h"
 #include "template.h"
+#include "template_views.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_check_template);
+PG_FUNCTION_INFO_V1(wh_sql_template_changed);
 PG_FUNCTION_INFO_V1(wh_sql_notify_config);
 PG_FUNCTION_INFO_V1(wh_sql_create_mv_name);
 PG_FUNCTION_INFO_V1(wh_sql_current_date_utc);
@@ -178,32 +185,17 @@ check_delete(const WhTemplate *old)
 							"Drop these days first with _wh.drop_day().");
 }
 
-/* Another way to write the same columns is no change. */
-static bool
-columns_differ(const WhTemplate *old, const WhTemplate *new)
-{
-	return strcmp(old->column_definitions, new->column_definitions) != 0 &&
-		!equalTupleDescs(wh_template_parse_columns(old->name, old->column_definitions),
-						 wh_template_parse_columns(new->name, new->column_definitions));
-}
-
 static void
-check_update(const WhTemplate *old, const WhTemplate *new)
+check_rename(const WhTemplate *old, const WhTemplate *new)
 {
-	bool		renamed = strcmp(old->name, new->name) != 0;
 	int64		days;
 
-	if (!renamed && strcmp(old->column_definitions, new->column_definitions) == 0)
+	if (strcmp(old->name, new->name) == 0)
 		return;
 	days = count_loaded_days(old->name);
-	if (days == 0)
-		return;
-	if (renamed)
+	if (days > 0)
 		refuse_while_loaded("template", old->name, "renamed", days,
 							"Write it under a new name as well, or drop these days first with _wh.drop_day().");
-	if (columns_differ(old, new))
-		refuse_while_loaded("column definitions of template", old->name, "changed", days,
-							"Load it under a new template name, or drop these days first with _wh.drop_day().");
 }
 
 /* Whether days that were loaded before are outdated. */
@@ -297,9 +289,35 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	if (!is_complete(&new))
 		return PointerGetDatum(trigger->tg_newtuple);
 	check_template(&new);
-	check_update(&old, &new);
+	check_rename(&old, &new);
 	return PointerGetDatum(finish_update(trigger->tg_trigtuple, trigger->tg_newtuple, desc,
 										 content_changed(&old, &new)));
+}
+
+/*
+ * Views follow at once.  Ours are made as admin_role, whoever may write
+ * templates; for users' views on top it is the writer who has to have the right.
+ */
+Datum
+wh_sql_template_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger;
+	Oid			invoker;
+	int			context;
+	char	   *name;
+
+	wh_require_preloaded();
+	trigger = get_trigger(fcinfo, "template_changed");
+	name = SPI_getvalue(trigger->tg_newtuple, RelationGetDescr(trigger->tg_relation),
+						SPI_fnumber(RelationGetDescr(trigger->tg_relation), "template_name"));
+	GetUserIdAndSecContext(&invoker, &context);
+	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false),
+						   context | SECURITY_LOCAL_USERID_CHANGE);
+	wh_spi_begin();
+	wh_template_views_follow(name, invoker);
+	wh_spi_end();
+	SetUserIdAndSecContext(invoker, context);
+	return PointerGetDatum(NULL);
 }
 
 /* What a launcher knows of the configuration is read again after commit. */

@@ -1,22 +1,24 @@
 /*
  * view.c: one view of ours: what it reads, its columns, its text.
  *
- * Used by publish.c alone, which knows which views there are and why.  Here
- * is what the catalogs say about a view, how that differs from what is wanted,
- * and how the one becomes the other without losing what users have granted.
- * SPI is connected by the caller.  Nothing is dropped with CASCADE.  Locks: see
- * publish.c; wh_view_lock() is to be called before any member is looked at.
+ * Used by publish.c, template_views.c and replace.c, which know which views
+ * there are and why.  Here is what the catalogs say about a view, how that
+ * differs from what is wanted, and the CREATE OR REPLACE that makes the one of
+ * the other.  SPI is connected by the caller.
+ *
+ * May not drop anything.  Takes no lock but what CREATE VIEW takes: the caller
+ * has locked an existing view, by politely.c, before its members.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "sqlutil.h"
+#include "user_views.h"
 #include "view.h"
 
 Datum
@@ -155,8 +157,8 @@ wanted_columns(const WhView *view)
 	return view->columns->natts + (view->is_public ? 1 : 0);
 }
 
-static bool
-columns_are_right(const WhView *view)
+bool
+wh_view_columns_are_right(const WhView *view)
 {
 	int			natts;
 
@@ -169,7 +171,16 @@ wh_view_is_replaceable(const WhView *view)
 {
 	int			natts;
 
-	return matching_columns(view, &natts) == natts;
+	return !OidIsValid(view->relid) || matching_columns(view, &natts) == natts;
+}
+
+/* Whether a relation has these columns and no others. */
+bool
+wh_view_relation_has_columns(Oid relid, TupleDesc columns)
+{
+	WhView		shape = {.relid = relid, .columns = columns};
+
+	return wh_view_columns_are_right(&shape);
 }
 
 /* 42P07 unless the name is free or belongs to the view we made. */
@@ -197,53 +208,32 @@ wh_view_name(const WhView *view)
 	return quote_qualified_identifier(view->schema, view->name);
 }
 
-/* The GRANT statements that give a view made anew the privileges of the old one. */
-char *
-wh_view_grants(const WhView *view)
+/* Whoever had it locked before us may have dropped it. */
+bool
+wh_view_exists(const WhView *view)
 {
-	WhArg		args[] = {WH_OID(view->relid), WH_TEXT(wh_view_name(view))};
-
-	wh_query("SELECT string_agg(format('GRANT %s ON %s TO %s%s', a.privilege_type, $2,"
-			 "   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,"
-			 "   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '; ')"
-			 "  FROM pg_catalog.pg_class c, aclexplode(c.relacl) a"
-			 "  LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee"
-			 " WHERE c.oid = $1 AND a.grantee <> c.relowner",
-			 lengthof(args), args);
-	return wh_get_text(CurrentMemoryContext, 0, 1);
+	return OidIsValid(view->relid) &&
+		SearchSysCacheExists1(RELOID, ObjectIdGetDatum(view->relid));
 }
 
+/* OR REPLACE only what is ours: the name may be somebody else's by now. */
 void
-wh_view_create(WhView *view, const char *comment)
+wh_view_create(WhView *view)
 {
-	char	   *grants = NULL;
-	bool		existed = OidIsValid(view->relid);
+	bool		existed = wh_view_exists(view);
+	WhSavedRelation *saved = existed ? wh_saved_read(view->relid) : NULL;
 
-	if (existed && !wh_view_is_replaceable(view))
-	{
-		grants = wh_view_grants(view);
-		wh_utility("DROP VIEW %s", wh_view_name(view));
-		existed = false;
-	}
-	wh_utility("CREATE OR REPLACE VIEW %s AS\n%s", wh_view_name(view), view_body(view));
+	wh_utility("CREATE %sVIEW %s AS\n%s", existed ? "OR REPLACE " : "",
+			   wh_view_name(view), view_body(view));
 	if (!existed)
-		wh_utility("COMMENT ON VIEW %s IS %s", wh_view_name(view), quote_literal_cstr(comment));
-	if (grants != NULL)
-		wh_utility("%s", grants);
+		wh_utility("COMMENT ON VIEW %s IS %s", wh_view_name(view), quote_literal_cstr(view->comment));
+	else if (saved->has_options)
+		wh_saved_apply(saved, view->relid); /* a replaced view loses its options */
 	view->relid = wh_view_find(view->schema, view->name);
 }
 
 bool
 wh_view_is_up_to_date(const WhView *view)
 {
-	return OidIsValid(view->relid) && members_are_right(view) && columns_are_right(view);
+	return OidIsValid(view->relid) && members_are_right(view) && wh_view_columns_are_right(view);
 }
-
-/* Keeps readers out before any member is locked, as they lock view first. */
-void
-wh_view_lock(const WhView *view)
-{
-	if (OidIsValid(view->relid))
-		LockRelationOid(view->relid, AccessExclusiveLock);
-}
-

@@ -24,6 +24,7 @@ typedef struct WhView
 	const char *name;
 	Oid			relid;			/* what has that name now, or InvalidOid */
 	TupleDesc	columns;		/* of the template */
+	const char *comment;		/* for a new one */
 	bool		is_public;		/* adds schema_name */
 	uint64		nmembers;
 	WhMember   *members;
@@ -41,17 +42,23 @@ extern void wh_view_check_is_ours(const WhView *view, Oid known_oid);
 /* Exists, reads exactly its members and has exactly its columns? */
 extern bool wh_view_is_up_to_date(const WhView *view);
 
-/* Could CREATE OR REPLACE VIEW give it its columns? */
+/* Could CREATE OR REPLACE VIEW give it its columns?  True if there is none. */
 extern bool wh_view_is_replaceable(const WhView *view);
 
-/* Keeps readers out before any member is locked, as they lock the view first. */
-extern void wh_view_lock(const WhView *view);
+/* Are the columns of the existing view the wanted ones? */
+extern bool wh_view_columns_are_right(const WhView *view);
 
-/* What others may do with it, as GRANT statements, or NULL. */
-extern char *wh_view_grants(const WhView *view);
+/* Has a relation these columns and no others? */
+extern bool wh_view_relation_has_columns(Oid relid, TupleDesc columns);
 
-/* Makes or replaces it and sets relid; the comment is for a new one. */
-extern void wh_view_create(WhView *view, const char *comment);
+/* Is it still there, now that we have its lock? */
+extern bool wh_view_exists(const WhView *view);
+
+/*
+ * CREATE OR REPLACE VIEW, with the comment if it is new; sets relid.  42P07 if
+ * ours is gone and something else has its name.
+ */
+extern void wh_view_create(WhView *view);
 
 /* The members' OIDs as an oid[]. */
 extern Datum wh_view_member_oids(const WhView *view);

@@ -31,6 +31,7 @@
 
 #include "error.h"
 #include "guc.h"
+#include "politely.h"
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
@@ -91,27 +92,58 @@ drop_connection(void)
 /* ---- the kinds of jobs ---- */
 
 static void
+publish_day(const WhJob *job)
+{
+	if (job->backfill_id != 0)
+		return;					/* a job of its own does it for all of them */
+	wh_publish_tenant_view(job->template_name, job->target_schema);
+	wh_publish_public_view(job->template_name);
+}
+
+typedef struct FinishedDay
+{
+	const WhJob *job;
+	WhRefresh  *refresh;
+} FinishedDay;
+
+/*
+ * A new day is published when it is in the ledger.  The files of any other are
+ * exchanged last, because readers lock a view before its days.
+ */
+static void
+finish_day(void *arg)
+{
+	const FinishedDay *day = arg;
+	const WhJob *job = day->job;
+
+	if (!day->refresh->is_new)
+		publish_day(job);
+	wh_refresh_finish(day->refresh);
+	if (day->refresh->is_new)
+		publish_day(job);
+	if (job->backfill_id == 0)
+		wh_publish_counters(job->template_name, job->target_schema);
+	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received);
+}
+
+/*
+ * From the first lock that a reader feels to the commit nobody is waited for
+ * longer than one try: what cannot be had gives back all the others.
+ */
+static void
 run_refresh(const WhJob *job)
 {
-	WhRefresh  *refresh;
+	FinishedDay day = {.job = job};
 
 	begin_transaction();
-	refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
-							   job->target_schema, job->target_date,
-							   job->job_id, &kept_remote);
-	wh_refresh_finish(refresh);
-	if (job->backfill_id == 0)
-	{
-		wh_status_phase(WH_PHASE_PUBLISHING);
-		wh_publish_tenant_view(job->template_name, job->target_schema);
-		wh_publish_public_view(job->template_name);
-		wh_publish_counters(job->template_name, job->target_schema);
-	}
-	wh_queue_succeed(job, refresh->day->rows, refresh->bytes_received);
+	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
+								   job->target_schema, job->target_date,
+								   job->job_id, &kept_remote);
+	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();
 }
 
-/* The schemas in which days of the template wait for the views; job memory. */
+/* The schemas whose views or counters are not what they should be; job memory. */
 static List *
 unpublished_schemas(const char *template_name)
 {
@@ -121,8 +153,15 @@ unpublished_schemas(const char *template_name)
 
 	begin_transaction();
 	wh_spi_begin();
-	n = wh_query("SELECT DISTINCT target_schema FROM _wh.day_loads"
-				 " WHERE template_name = $1 AND state = 'loaded' ORDER BY 1", 1, args);
+	n = wh_query("SELECT d.target_schema FROM _wh.day_loads d"
+				 "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
+				 " WHERE d.template_name = $1 AND NOT d.counted"
+				 " UNION"
+				 " SELECT s.target_schema FROM _wh.tenant_templates s"
+				 " WHERE s.template_name = $1 AND s.view_oid IS NOT NULL"
+				 "   AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+				 "     WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)"
+				 " ORDER BY 1", 1, args);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char	   *schema = wh_get_text(job_context, i, 1);
@@ -136,14 +175,30 @@ unpublished_schemas(const char *template_name)
 	return schemas;
 }
 
+typedef struct SchemaToPublish
+{
+	const char *template_name;
+	const char *schema;
+} SchemaToPublish;
+
 /* A day counts as published only when both of its views have it. */
+static void
+publish_both_views(void *arg)
+{
+	const SchemaToPublish *publication = arg;
+
+	wh_publish_tenant_view(publication->template_name, publication->schema);
+	wh_publish_public_view(publication->template_name);
+	wh_publish_counters(publication->template_name, publication->schema);
+}
+
 static void
 publish_schema(const char *template_name, const char *schema)
 {
+	SchemaToPublish publication = {template_name, schema};
+
 	begin_transaction();
-	wh_publish_tenant_view(template_name, schema);
-	wh_publish_public_view(template_name);
-	wh_publish_counters(template_name, schema);
+	wh_politely(InvalidOid, publish_both_views, &publication);
 	commit_transaction();
 }
 
@@ -360,6 +415,8 @@ serve(void)
 				return;
 			continue;
 		}
+		/* the counters of the last jobs do not wait for the next one */
+		pgstat_report_stat(true);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

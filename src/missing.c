@@ -1,0 +1,178 @@
+/*
+ * missing.c: days and views that a person took away.
+ *
+ * A day counts only under its name and in its schema: a relation that was
+ * dropped, renamed or moved is no longer the day's, and the ledger has to say
+ * so before somebody believes it.
+ *
+ * Called by the launcher and by the functions that run at once.  The launcher does not compare a ledger of a million days
+ * with pg_class again and again: the relation cache is told of every relation
+ * that changes, and only those are looked up.  When it was told of more than
+ * can be noted, or its queue has overflowed, everything is compared.
+ *
+ * May not touch a relation or a view: it marks rows, and a publication does the
+ * rest.  Locks: rows of the ledger; those that somebody else has are skipped,
+ * because that somebody may be waiting for the caller.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "missing.h"
+#include "sqlutil.h"
+
+/* Relations noted between two looks. */
+#define CHANGED_MAX 65536
+
+static Oid	changed[CHANGED_MAX];
+static int	nchanged = 0;
+
+/* At first nothing is known: a person may have been there before us. */
+static bool all_changed = true;
+static TimestampTz compared_at = 0;
+
+/* The whole ledger is compared again no sooner than after this. */
+#define COMPARE_MS (5 * 60 * 1000)
+
+/* ---- what the relation cache is told ---- */
+
+static void
+note_change(Datum arg pg_attribute_unused(), Oid relid)
+{
+	if (!OidIsValid(relid) || nchanged == CHANGED_MAX)
+		all_changed = true;
+	else
+		changed[nchanged++] = relid;
+}
+
+void
+wh_missing_watch(void)
+{
+	CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+}
+
+static Datum
+changed_oids(void)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * Max(nchanged, 1));
+
+	for (int i = 0; i < nchanged; i++)
+		oids[i] = ObjectIdGetDatum(changed[i]);
+	return PointerGetDatum(construct_array(oids, nchanged, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* ---- what is missing ---- */
+
+/* $1 template, $2 schema, $3 OIDs of relations; NULL: all. */
+#define MARK_SQL \
+"WITH gone AS (" \
+"  SELECT d.template_name, d.target_schema, d.target_date FROM _wh.day_loads d" \
+"   WHERE d.relation_oid IS NOT NULL" \
+"     AND ($1::text IS NULL OR d.template_name = $1)" \
+"     AND ($2::text IS NULL OR d.target_schema = $2)" \
+"     AND ($3::oid[] IS NULL OR d.relation_oid = ANY ($3))" \
+"     AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
+"       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
+"       WHERE c.oid = d.relation_oid AND c.relname = d.relation AND n.nspname = d.target_schema)" \
+"   FOR NO KEY UPDATE SKIP LOCKED)" \
+" UPDATE _wh.day_loads d" \
+"    SET state = 'missing', relation_oid = NULL, relation_file = NULL, in_views = false," \
+"        counted = false, rows = 0, bytes = 0, indexes_md5 = NULL," \
+"        last_error = 'its relation was dropped, renamed or moved to another schema'" \
+"   FROM gone g WHERE d.template_name = g.template_name" \
+"    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
+" RETURNING d.template_name"
+
+/* Templates with a view that has gone. */
+#define VIEW_GONE_SQL \
+"SELECT t.template_name FROM _wh.mv_templates t" \
+" WHERE ($1::text IS NULL OR t.template_name = $1)" \
+"   AND ((t.view_oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
+"          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
+"          WHERE c.oid = t.view_oid AND c.relname = t.template_name AND n.nspname = 'public'))" \
+"     OR EXISTS (SELECT FROM _wh.tenant_templates s" \
+"         WHERE s.template_name = t.template_name AND s.view_oid IS NOT NULL" \
+"           AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
+"             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
+"             WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)))"
+
+static List *
+add_names(List *names, uint64 n, MemoryContext context)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *name = wh_get_text(context, i, 1);
+		ListCell   *cell;
+		bool		known = false;
+
+		foreach(cell, names)
+			known = known || strcmp(lfirst(cell), name) == 0;
+		if (!known)
+			names = lappend(names, name);
+	}
+	MemoryContextSwitchTo(old_context);
+	return names;
+}
+
+static List *
+notice(const char *template_name, const char *schema, Datum relations, bool all_relations)
+{
+	MemoryContext context = CurrentMemoryContext;
+	WhArg		args[] = {
+		WH_TEXT(template_name), WH_TEXT(schema),
+		wh_arg_nullable(OIDARRAYOID, relations, all_relations)
+	};
+	List	   *names = NIL;
+
+	wh_spi_begin();
+	names = add_names(names, wh_query(MARK_SQL, lengthof(args), args), context);
+	names = add_names(names, wh_query(VIEW_GONE_SQL, 1, args), context);
+	wh_spi_end();
+	return names;
+}
+
+List *
+wh_missing_notice(const char *template_name, const char *schema)
+{
+	return notice(template_name, schema, (Datum) 0, true);
+}
+
+/*
+ * What is noted while we look is kept for the next look, and so is everything
+ * if the look fails.
+ */
+List *
+wh_missing_notice_changed(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			nlooked_at = nchanged;
+	bool		compare = all_changed && TimestampDifferenceExceeds(compared_at, now, COMPARE_MS);
+	List	   *names;
+
+	if (nchanged == 0 && !compare)
+		return NIL;
+	if (compare)
+	{
+		all_changed = false;
+		compared_at = now;
+	}
+	PG_TRY();
+	{
+		names = notice(NULL, NULL, changed_oids(), compare);
+	}
+	PG_CATCH();
+	{
+		all_changed = true;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	nchanged -= nlooked_at;
+	memmove(changed, changed + nlooked_at, sizeof(Oid) * nchanged);
+	return names;
+}

@@ -1,0 +1,40 @@
+/*
+ * swap.h: the files of a fresh heap under a day relation that is in use.
+ *
+ * The order of calls: wh_swap_lock_parts() before the heap is made and filled,
+ * wh_swap_prepare() when it is full, wh_swap_ready() when it is certain that
+ * the exchange is wanted, wh_swap_exchange() last.
+ */
+#ifndef WH_SWAP_H
+#define WH_SWAP_H
+
+#include "nodes/pg_list.h"
+#include "utils/rel.h"
+
+/*
+ * ShareUpdateExclusiveLock on indexes and TOAST table of the relation, which
+ * is itself locked so: nobody alters or vacuums them, readers do not feel it.
+ */
+extern void wh_swap_lock_parts(Relation day);
+
+/*
+ * Builds on the transient heap what the day relation has: indexes, statistics.
+ * Returns their pairs for the exchange.  Errors name the user's relation and
+ * index.  Locks nothing that readers use.
+ */
+extern List *wh_swap_prepare(Oid relid, Oid transient);
+
+/*
+ * Gives the day relation the statistics of the new content, and writes out what
+ * the commit would have to write under the lock.
+ */
+extern void wh_swap_ready(Oid relid, Oid transient, List *index_pairs);
+
+/*
+ * Puts the files of the transient heap and its indexes under the day relation
+ * and drops the rest; the day is locked from then on until commit.  Tries
+ * until it gets the lock (politely.h).
+ */
+extern void wh_swap_exchange(Oid relid, Oid transient, List *index_pairs, int64 rows);
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * template_views.h: all views of a template after its columns changed.
+ */
+#ifndef WH_TEMPLATE_VIEWS_H
+#define WH_TEMPLATE_VIEWS_H
+
+#include "postgres.h"
+
+/*
+ * Makes tenant views and public view have the columns of the template, and
+ * what users built on them again; "invoker" is who may be held responsible for
+ * dropping these.  2BP01 if something on top is in the way.  The current user
+ * is admin_role; SPI is connected.
+ */
+extern void wh_template_views_remake(const char *template_name, Oid invoker);
+
+/* The same for who has just changed the template: casts checked, days counted. */
+extern void wh_template_views_follow(const char *template_name, Oid invoker);
+
+#endif
