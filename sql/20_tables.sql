@@ -57,7 +57,7 @@ CREATE TABLE _wh.mv_templates (
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT mv_templates_suspect_factor_is_at_least_1
-		CHECK (suspect_factor >= 1 AND suspect_factor < 'infinity')
+		CHECK (suspect_factor >= 1 AND suspect_factor <= 1000000)
 );
 COMMENT ON TABLE _wh.mv_templates IS 'The queries we run at tenants, with their columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.template_name IS 'Name of the template, at most 63 bytes; the name of its views';

@@ -273,11 +273,13 @@ static void
 finish(void *arg)
 {
 	WhOnceCall *call = arg;
+	bool		any_gone;
 
 	begin_finishing(call);
-	(void) wh_missing_notice(call->template_name, call->schema);
+	/* nobody else publishes what is noticed here */
+	any_gone = wh_missing_notice(call->template_name, call->schema) != NIL;
 	finish_days(call, true);
-	if (any_day_loaded(call))
+	if (any_gone || any_day_loaded(call))
 	{
 		wh_status_phase(WH_PHASE_PUBLISHING);
 		wh_publish_tenant_view(call->template_name, call->schema);

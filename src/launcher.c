@@ -606,6 +606,7 @@ notice_missing_days(void)
 	foreach(cell, wh_missing_notice_changed())
 		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
 	commit_transaction();
+	wh_missing_committed();
 }
 
 /* ---- the loop ---- */

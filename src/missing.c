@@ -20,6 +20,7 @@
 #include "utils/array.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "missing.h"
@@ -49,10 +50,19 @@ note_change(Datum arg pg_attribute_unused(), Oid relid)
 		changed[nchanged++] = relid;
 }
 
+/* Of the relations of a schema that is renamed the relation cache is not told. */
+static void
+note_namespace(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused(),
+			   uint32 hashvalue pg_attribute_unused())
+{
+	all_changed = true;
+}
+
 void
 wh_missing_watch(void)
 {
 	CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, note_namespace, (Datum) 0);
 }
 
 static Datum
@@ -68,17 +78,27 @@ changed_oids(void)
 /* ---- what is missing ---- */
 
 /* $1 template, $2 schema, $3 OIDs of relations; NULL: all. */
-#define MARK_SQL \
-"WITH gone AS (" \
-"  SELECT d.template_name, d.target_schema, d.target_date FROM _wh.day_loads d" \
+#define GONE_SQL \
+"  SELECT d.template_name, d.target_schema, d.target_date, d.relation_oid FROM _wh.day_loads d" \
 "   WHERE d.relation_oid IS NOT NULL" \
 "     AND ($1::text IS NULL OR d.template_name = $1)" \
 "     AND ($2::text IS NULL OR d.target_schema = $2)" \
 "     AND ($3::oid[] IS NULL OR d.relation_oid = ANY ($3))" \
 "     AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
 "       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
-"       WHERE c.oid = d.relation_oid AND c.relname = d.relation AND n.nspname = d.target_schema)" \
-"   FOR NO KEY UPDATE SKIP LOCKED)" \
+"       WHERE c.oid = d.relation_oid AND c.relname = d.relation AND n.nspname = d.target_schema)"
+
+/*
+ * The row as it is when it is locked has to name the same relation: one that
+ * was committed since the snapshot would not be found in pg_class.
+ */
+#define MARK_SQL \
+"WITH seen AS MATERIALIZED (" GONE_SQL ")," \
+" gone AS (SELECT d.template_name, d.target_schema, d.target_date" \
+"   FROM seen s JOIN _wh.day_loads d ON d.template_name = s.template_name" \
+"    AND d.target_schema = s.target_schema AND d.target_date = s.target_date" \
+"    AND d.relation_oid = s.relation_oid" \
+"   FOR NO KEY UPDATE OF d SKIP LOCKED)" \
 " UPDATE _wh.day_loads d" \
 "    SET state = 'missing', relation_oid = NULL, relation_file = NULL, in_views = false," \
 "        counted = false, rows = 0, bytes = 0, indexes_md5 = NULL," \
@@ -87,10 +107,16 @@ changed_oids(void)
 "    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
 " RETURNING d.template_name"
 
-/* Templates with a view that has gone. */
+/*
+ * Templates with a view that has gone.  One that could not be made again, its
+ * name being taken or its schema gone, is not tried at every change.
+ */
 #define VIEW_GONE_SQL \
 "SELECT t.template_name FROM _wh.mv_templates t" \
 " WHERE ($1::text IS NULL OR t.template_name = $1)" \
+"   AND ($1 IS NOT NULL OR NOT EXISTS (SELECT FROM _wh.jobs p" \
+"     WHERE p.kind = 'publish' AND p.template_name = t.template_name AND p.state = 'failed'" \
+"       AND p.finished_at > clock_timestamp() - interval '5 minutes'))" \
 "   AND ((t.view_oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
 "          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
 "          WHERE c.oid = t.view_oid AND c.relname = t.template_name AND n.nspname = 'public'))" \
@@ -120,8 +146,10 @@ add_names(List *names, uint64 n, MemoryContext context)
 	return names;
 }
 
+/* *left: some rows were skipped because somebody had them locked. */
 static List *
-notice(const char *template_name, const char *schema, Datum relations, bool all_relations)
+notice(const char *template_name, const char *schema, Datum relations, bool all_relations,
+	   bool *left)
 {
 	MemoryContext context = CurrentMemoryContext;
 	WhArg		args[] = {
@@ -133,6 +161,7 @@ notice(const char *template_name, const char *schema, Datum relations, bool all_
 	wh_spi_begin();
 	names = add_names(names, wh_query(MARK_SQL, lengthof(args), args), context);
 	names = add_names(names, wh_query(VIEW_GONE_SQL, 1, args), context);
+	*left = wh_query(GONE_SQL " LIMIT 1", lengthof(args), args) > 0;
 	wh_spi_end();
 	return names;
 }
@@ -140,39 +169,55 @@ notice(const char *template_name, const char *schema, Datum relations, bool all_
 List *
 wh_missing_notice(const char *template_name, const char *schema)
 {
-	return notice(template_name, schema, (Datum) 0, true);
+	bool		left;
+
+	return notice(template_name, schema, (Datum) 0, true, &left);
+}
+
+/* What the look under way is about; forgotten when it is committed. */
+static int	nlooked_at = 0;
+static bool looked_at_all = false;
+
+void
+wh_missing_committed(void)
+{
+	nchanged -= nlooked_at;
+	memmove(changed, changed + nlooked_at, sizeof(Oid) * nchanged);
+	nlooked_at = 0;
+	looked_at_all = false;
 }
 
 /*
  * What is noted while we look is kept for the next look, and so is everything
- * if the look fails.
+ * if the look fails, is not committed, or finds rows that somebody has locked.
  */
 List *
 wh_missing_notice_changed(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			nlooked_at = nchanged;
-	bool		compare = all_changed && TimestampDifferenceExceeds(compared_at, now, COMPARE_MS);
+	bool		compare;
+	bool		left = false;
 	List	   *names;
 
+	/* the look before was not committed */
+	all_changed = all_changed || looked_at_all;
+	nlooked_at = 0;
+	looked_at_all = false;
+	compare = all_changed && TimestampDifferenceExceeds(compared_at, now, COMPARE_MS);
 	if (nchanged == 0 && !compare)
 		return NIL;
+	looked_at_all = compare;
 	if (compare)
 	{
 		all_changed = false;
 		compared_at = now;
 	}
-	PG_TRY();
-	{
-		names = notice(NULL, NULL, changed_oids(), compare);
-	}
-	PG_CATCH();
-	{
+	/* counted before the look: what comes during it stays */
+	nlooked_at = nchanged;
+	names = notice(NULL, NULL, changed_oids(), compare, &left);
+	if (left && compare)
 		all_changed = true;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	nchanged -= nlooked_at;
-	memmove(changed, changed + nlooked_at, sizeof(Oid) * nchanged);
+	else if (left)
+		nlooked_at = 0;
 	return names;
 }

@@ -20,4 +20,7 @@ extern void wh_missing_watch(void);
 /* As wh_missing_notice() for every template, of what was noted, or may have been. */
 extern List *wh_missing_notice_changed(void);
 
+/* After the commit of what wh_missing_notice_changed() did: it is done. */
+extern void wh_missing_committed(void);
+
 #endif

@@ -60,6 +60,8 @@ static bool trying = false;
 
 /* The relation that the try was waiting for when it failed, if it says so. */
 static Oid	wanted_relid = InvalidOid;
+static LOCKTAG wanted_tag;
+static LOCKMODE wanted_mode = NoLock;	/* NoLock: not known */
 
 /* What another try may mend: somebody else was there first. */
 static bool
@@ -90,14 +92,26 @@ set_lock_timeout(void)
 }
 
 void
+wh_politely_wants(const LOCKTAG *tag, LOCKMODE mode)
+{
+	wanted_mode = tag != NULL ? mode : NoLock;
+	if (tag != NULL)
+		wanted_tag = *tag;
+}
+
+void
 wh_politely_lock(Oid relid)
 {
 	WhPhase		phase = wh_status_get_phase();
+	LOCKTAG		tag;
 
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	wanted_relid = relid;
+	wh_politely_wants(&tag, AccessExclusiveLock);
 	wh_status_phase(WH_PHASE_WAITING_LOCK);
 	LockRelationOid(relid, AccessExclusiveLock);
 	wh_status_phase(phase);
+	wh_politely_wants(NULL, NoLock);
 	wanted_relid = InvalidOid;
 }
 
@@ -123,12 +137,13 @@ try_once(const Polite *polite)
 	ResourceOwner old_owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 
-	trying = true;
 	wanted_relid = InvalidOid;
+	wanted_mode = NoLock;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(try_context);
 	PG_TRY();
 	{
+		trying = true;
 		lock_and_act(polite);
 		ReleaseCurrentSubTransaction();
 	}
@@ -171,23 +186,21 @@ waits_for_us(int pid, List **seen)
 }
 
 /*
- * Whose locks on the relation exclude ours, now that we do not wait for it.
+ * Whose locks exclude the one that we wanted, now that we do not wait for it.
  * Who of them waits for a lock that we keep from try to try will never be done.
  */
 static void
 note_blockers(Polite *polite)
 {
-	LOCKTAG		tag;
 	VirtualTransactionId *holders;
 	int			nholders;
 	List	   *seen = NIL;
 
 	polite->nblockers = 0;
 	polite->deadlocked_pid = 0;
-	if (OidIsValid(wanted_relid))
+	if (wanted_mode != NoLock)
 	{
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, wanted_relid);
-		holders = GetLockConflicts(&tag, AccessExclusiveLock, &nholders);
+		holders = GetLockConflicts(&wanted_tag, wanted_mode, &nholders);
 		for (int i = 0; i < nholders; i++)
 		{
 			PGPROC	   *proc = WH_PROC_OF_VXID(holders[i]);
@@ -264,9 +277,11 @@ raise_deadlock(const Polite *polite)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+			 OidIsValid(wanted_relid) ?
 			 errmsg("deadlock detected on relation \"%s.%s\"",
 					get_namespace_name(get_rel_namespace(wanted_relid)),
-					get_rel_name(wanted_relid)),
+					get_rel_name(wanted_relid)) :
+			 errmsg("deadlock detected on the advisory lock of a view"),
 			 errdetail("Process %d uses it and waits for a lock that this process holds.",
 					   polite->deadlocked_pid)));
 }

@@ -4,6 +4,8 @@
 #ifndef WH_POLITELY_H
 #define WH_POLITELY_H
 
+#include "storage/lock.h"
+
 typedef void (*WhPoliteAction) (void *arg);
 
 /*
@@ -22,5 +24,11 @@ extern void wh_politely(Oid relid, WhPoliteAction action, void *arg);
 
 /* AccessExclusiveLock, within an action; who is in the way is told of it. */
 extern void wh_politely_lock(Oid relid);
+
+/*
+ * Around waiting for a lock that is no relation's: who holds it may wait for
+ * one that we keep from try to try.  NULL: it was granted.
+ */
+extern void wh_politely_wants(const LOCKTAG *tag, LOCKMODE mode);
 
 #endif

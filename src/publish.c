@@ -58,8 +58,12 @@ wh_publish_lock(const char *template_name, const char *schema)
 								  schema != NULL ? schema : "");
 	uint64		key = hash_bytes_extended((const unsigned char *) target, (int) strlen(target),
 										  schema != NULL);
+	LOCKTAG		tag;
 
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, 1);
+	wh_politely_wants(&tag, ExclusiveLock);
 	DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum((int64) key));
+	wh_politely_wants(NULL, NoLock);
 	pfree(target);
 }
 
@@ -331,6 +335,23 @@ wh_publish_mark_in_views(const WhView *view)
 			 lengthof(args), args);
 }
 
+/*
+ * Before the members are read: of what goes later the view does not know yet,
+ * and it asks for the next publication.
+ */
+static void
+mark_gone_counted(const char *template_name, const char *schema)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
+
+	wh_query("WITH gone AS (SELECT target_date FROM _wh.day_loads"
+			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT counted"
+			 "     AND relation_oid IS NULL FOR UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.day_loads d SET counted = true FROM gone g"
+			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = g.target_date",
+			 lengthof(args), args);
+}
+
 static bool
 publish_tenant_view(const char *template_name, const char *schema)
 {
@@ -340,6 +361,7 @@ publish_tenant_view(const char *template_name, const char *schema)
 	bool		change;
 
 	wh_publish_lock(template_name, schema);
+	mark_gone_counted(template_name, schema);
 	tmpl = wh_template_read(template_name);
 	known_oid = wh_publish_read_tenant_view(&view, tmpl, schema);
 	wh_view_check_is_ours(&view, known_oid);
@@ -383,14 +405,15 @@ wh_publish_public_view(const char *template_name)
 
 /*
  * Marked before they are counted: what is written after the mark asks again.
- * A day that is not in the views, though its relation is there, still waits.
+ * A day that is not in the views, though its relation is there, still waits;
+ * so does one that is gone, until the view has been made without it.
  */
 static void
 mark_counted(int nargs, const WhArg *args)
 {
 	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
 			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT counted"
-			 "     AND (in_views OR relation_oid IS NULL) FOR UPDATE SKIP LOCKED)"
+			 "     AND in_views FOR UPDATE SKIP LOCKED)"
 			 " UPDATE _wh.day_loads d SET counted = true FROM ready r"
 			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
 			 nargs, args);

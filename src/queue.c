@@ -246,10 +246,11 @@ wh_queue_enqueue_publish(const char *template_name, int64 backfill_id)
 	bool		made;
 
 	wh_spi_begin();
-	/* At most one a second for a backfill, whatever its days are waiting for. */
+	/* At most one a second, whatever keeps its days from being published. */
 	made = wh_query("INSERT INTO _wh.jobs (kind, template_name, backfill_id, priority, not_before)"
-					" VALUES ('publish', $1, $2, $3, coalesce((SELECT max(p.started_at)"
-					"  FROM _wh.jobs p WHERE p.backfill_id = $2 AND p.kind = 'publish')"
+					" VALUES ('publish', $1, nullif($2, 0), $3, coalesce((SELECT max(p.started_at)"
+					"  FROM _wh.jobs p WHERE p.kind = 'publish' AND p.template_name = $1"
+					"   AND (p.backfill_id = $2 OR ($2 = 0 AND p.backfill_id IS NULL)))"
 					"  + interval '1 second', '-infinity'))"
 					" ON CONFLICT DO NOTHING RETURNING job_id", lengthof(args), args) == 1;
 	if (made)

@@ -31,6 +31,7 @@
 #include "refresh.h"
 #include "replace.h"
 #include "sqlutil.h"
+#include "template_views.h"
 #include "wh_worker.h"
 
 /* What the ledger has for the day before it is asked for. */
@@ -118,6 +119,27 @@ check_subscription(const WhRefresh *refresh, bool lock)
 				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
 						refresh->tenant->name, refresh->tmpl->name, refresh->schema),
 				 errdetail("It was removed, or is being removed, while a day was loaded.")));
+}
+
+/*
+ * The template may have changed since it was read, and no longer allow what was
+ * loaded.  Whoever changes it looks at the days of the ledger: with the lock
+ * he waits for our commit, or we for his.
+ */
+static void
+check_template(const WhRefresh *refresh)
+{
+	const WhLoadedDay *day = refresh->day;
+	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version)};
+
+	if (wh_query("SELECT version = $2 FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
+				 lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("template \"%s\" was deleted while a day was loaded", refresh->tmpl->name)));
+	if (!wh_get_bool(0, 1))
+		wh_template_views_check_day(wh_template_read(refresh->tmpl->name), refresh->schema,
+									day->created ? day->relid : day->transient);
 }
 
 /* The part that waits for the tenant; its memory goes when it is done. */
@@ -222,7 +244,10 @@ wh_refresh_finish(WhRefresh *refresh)
 	if (refresh->kept_old)
 		wh_ledger_keep(refresh);
 	else
+	{
+		check_template(refresh);
 		put_in_place(refresh);
+	}
 	wh_spi_end();
 }
 

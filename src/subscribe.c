@@ -380,7 +380,8 @@ forget_days(const char *template_name, const char *schema, WhArg date)
 	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), date};
 
 	return wh_query("DELETE FROM _wh.day_loads WHERE template_name = $1 AND target_schema = $2"
-					" AND ($3 IS NULL OR target_date = $3)", lengthof(args), args);
+					" AND ($3 IS NULL OR target_date = $3) RETURNING NOT counted",
+					lengthof(args), args);
 }
 
 /* Deletes the subscription; its tenant view if it is ours, else NULL. */
@@ -394,7 +395,7 @@ forget_subscription(const char *template_name, const char *schema)
 			 " RETURNING view_oid", lengthof(args), args);
 	view_oid = wh_get_oid(0, 1);
 	if (!OidIsValid(view_oid) ||
-		get_relname_relid(template_name, get_namespace_oid(schema, false)) != view_oid)
+		get_relname_relid(template_name, get_namespace_oid(schema, true)) != view_oid)
 		return NULL;
 	return quote_qualified_identifier(schema, template_name);
 }
@@ -521,13 +522,16 @@ static void
 drop_day(void *arg)
 {
 	const DoomedDay *day = arg;
+	bool		uncounted;
 
 	if (forget_days(day->template_name, day->schema, WH_DATE(day->date)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("day %s of template \"%s\" is not loaded in schema \"%s\"",
 						wh_date_text(day->date), day->template_name, day->schema)));
-	if (day->relations != NIL)
+	/* the views may still read a relation that a person renamed */
+	uncounted = wh_get_bool(0, 1);
+	if (day->relations != NIL || (uncounted && OidIsValid(get_namespace_oid(day->schema, true))))
 		wh_publish_tenant_view(day->template_name, day->schema);
 	drop_days(day->relations);
 	wh_publish_counters(day->template_name, day->schema);

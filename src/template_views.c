@@ -127,6 +127,35 @@ check_day_is_readable(const WhTemplate *tmpl, const WhMember *day)
 	error_context_stack = callback.previous;
 }
 
+void
+wh_template_views_check_day(const WhTemplate *tmpl, const char *schema, Oid relid)
+{
+	WhMember	day = {.relid = relid, .schema = pstrdup(schema), .relname = get_rel_name(relid)};
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		check_day_is_readable(tmpl, &day);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (geterrcode() != ERRCODE_CANNOT_COERCE &&
+			ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION &&
+			ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("template \"%s\" changed while a day was loaded", tmpl->name),
+				 errdetail("The day cannot be read with the new columns: %s.", error->message)));
+	}
+	PG_END_TRY();
+}
+
 /* ---- what there is ---- */
 
 static int
@@ -203,13 +232,25 @@ dropped_views(const TemplateViews *views)
 	return PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
+/* They are dropped by name: that has to be theirs still when they are locked. */
+static void
+lock_view(const WhView *view)
+{
+	wh_politely_lock(view->relid);
+	if (!wh_view_exists(view))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("view \"%s.%s\" was dropped, renamed or moved at the same time",
+						view->schema, view->name)));
+}
+
 static void
 lock_views(const TemplateViews *views)
 {
 	if (views->has_public_view)
-		wh_politely_lock(views->public_view.relid);
+		lock_view(&views->public_view);
 	for (int i = 0; i < views->ntenants; i++)
-		wh_politely_lock(views->tenants[i].relid);
+		lock_view(&views->tenants[i]);
 }
 
 static WhSavedRelation *

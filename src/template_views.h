@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "template.h"
+
 /*
  * Makes tenant views and public view have the columns of the template, and
  * what users built on them again; "invoker" is who may be held responsible for
@@ -13,6 +15,12 @@
  * is admin_role; SPI is connected.
  */
 extern void wh_template_views_remake(const char *template_name, Oid invoker);
+
+/*
+ * 40001 if a day that was loaded for an older version of the template cannot be
+ * read with the columns of this one.
+ */
+extern void wh_template_views_check_day(const WhTemplate *tmpl, const char *schema, Oid relid);
 
 /* The same for who has just changed the template: casts checked, days counted. */
 extern void wh_template_views_follow(const char *template_name, Oid invoker);

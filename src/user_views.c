@@ -151,7 +151,6 @@ apply_to_class(const WhSavedRelation *saved, Oid relid)
 	CommandCounterIncrement();
 }
 
-/* A relation that was just made has no privileges on columns. */
 static void
 apply_to_attribute(const SavedColumn *column, Oid relid, Oid owner, HeapTuple old_tuple)
 {
@@ -160,12 +159,15 @@ apply_to_attribute(const SavedColumn *column, Oid relid, Oid owner, HeapTuple ol
 	bool		nulls[Natts_pg_attribute] = {0};
 	bool		replaced[Natts_pg_attribute] = {0};
 	HeapTuple	tuple;
+	bool		isnull;
+	Datum		old_acl = SysCacheGetAttr(ATTNUM, old_tuple, Anum_pg_attribute_attacl, &isnull);
 
 	values[Anum_pg_attribute_attacl - 1] = PointerGetDatum(column->acl);
 	replaced[Anum_pg_attribute_attacl - 1] = true;
 	tuple = heap_modify_tuple(old_tuple, RelationGetDescr(catalog), values, nulls, replaced);
 	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
-	note_members(relid, ((Form_pg_attribute) GETSTRUCT(tuple))->attnum, owner, NULL, column->acl);
+	note_members(relid, ((Form_pg_attribute) GETSTRUCT(tuple))->attnum, owner,
+				 isnull ? NULL : DatumGetAclPCopy(old_acl), column->acl);
 	table_close(catalog, RowExclusiveLock);
 	CommandCounterIncrement();
 }

@@ -208,12 +208,11 @@ wh_view_name(const WhView *view)
 	return quote_qualified_identifier(view->schema, view->name);
 }
 
-/* Whoever had it locked before us may have dropped it. */
+/* Whoever had it locked before us may have dropped, renamed or moved it. */
 bool
 wh_view_exists(const WhView *view)
 {
-	return OidIsValid(view->relid) &&
-		SearchSysCacheExists1(RELOID, ObjectIdGetDatum(view->relid));
+	return OidIsValid(view->relid) && wh_view_find(view->schema, view->name) == view->relid;
 }
 
 /* OR REPLACE only what is ours: the name may be somebody else's by now. */

@@ -229,6 +229,32 @@ try_publish_schema(const char *template_name, const char *schema)
 }
 
 /*
+ * Days and views that went after their schema was published, or not listed,
+ * while this job kept another from being enqueued.  The job has succeeded in
+ * this transaction: whoever enqueues one now waits for its commit.
+ */
+static void
+publish_again_if_needed(const WhJob *job)
+{
+	WhArg		args[] = {WH_TEXT(job->template_name)};
+	bool		needed;
+
+	wh_spi_begin();
+	needed = wh_query("SELECT FROM _wh.day_loads d"
+					  "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
+					  " WHERE d.template_name = $1 AND NOT d.counted AND d.relation_oid IS NULL"
+					  " UNION ALL"
+					  " SELECT FROM _wh.tenant_templates s"
+					  " WHERE s.template_name = $1 AND s.view_oid IS NOT NULL"
+					  "   AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+					  "     WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)"
+					  " LIMIT 1", lengthof(args), args) > 0;
+	wh_spi_end();
+	if (needed)
+		(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
+}
+
+/*
  * One schema whose view cannot be made (its name is taken) must not keep the
  * others from being published: each has its own transaction, and the first
  * error is raised when all the others are done.
@@ -251,7 +277,10 @@ run_publish(const WhJob *job)
 	begin_transaction();
 	wh_publish_public_view(job->template_name);
 	if (first_error == NULL)
+	{
 		wh_queue_succeed(job, 0, 0);
+		publish_again_if_needed(job);
+	}
 	commit_transaction();
 	if (first_error != NULL)
 		ReThrowError(first_error);
