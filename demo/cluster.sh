@@ -3,7 +3,9 @@
 #
 # Everything lives in one directory under /tmp that only the server's owner can
 # enter, and is stopped and removed when the script that sourced this ends,
-# however it ends.  PostgreSQL refuses to run as root, so for root the servers
+# however it ends.  The servers are a private copy of the installed PostgreSQL
+# with this tree's wh_worker, so that nothing has to be installed and nothing
+# else is measured or shown.  PostgreSQL refuses to run as root, so for root the servers
 # run as "postgres"; psql always runs as the caller, who can read the project's
 # files.  Nothing of the caller's environment may lead a client elsewhere.
 
@@ -13,8 +15,8 @@ unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE
 	PGOPTIONS PGSSLMODE PGSSLROOTCERT PGSSLCERT PGSSLKEY PGAPPNAME PGTZ PGDATESTYLE
 export PGCLIENTENCODING=UTF8 PGCONNECT_TIMEOUT=10 LC_ALL=C.UTF-8
 
-bindir=$("${PG_CONFIG:-pg_config}" --bindir)
-psql=("$bindir/psql" -X -q -v ON_ERROR_STOP=1 -P pager=off -P footer=off)
+bindir=
+psql=()
 scratch=
 clusters=()
 declare -A cluster_port=()
@@ -43,6 +45,9 @@ scratch_begin()
 	trap scratch_end EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
+	bindir=$(ci/private-server "$scratch/server" 2>"$scratch/build.log") ||
+		fail "the build failed: $(cat "$scratch/build.log")"
+	psql=("$bindir/psql" -X -q -v ON_ERROR_STOP=1 -P pager=off -P footer=off)
 	as_server "$bindir/initdb" -D "$scratch/initial" -U postgres --auth=trust \
 		--encoding=UTF8 --locale=C --no-sync >"$scratch/initdb.log" 2>&1 ||
 		fail "initdb failed: $(cat "$scratch/initdb.log")"
