@@ -34,7 +34,8 @@ ISOLATION := $(basename $(notdir $(sort $(wildcard regress/specs/*.spec))))
 ISOLATION_OPTS = --inputdir=regress --encoding=UTF8 --no-locale --load-extension=$(EXTENSION)
 TAP_TESTS := $(if $(wildcard t/*.pl),1)
 PROVE_FLAGS += -I t/lib
-REGRESS_PREP = drop-test-databases
+REGRESS_PREP = drop-test-databases t/cron/cron_test.so
+EXTRA_CLEAN = t/cron/*.o t/cron/*.so
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -51,7 +52,11 @@ all install installdirs uninstall installcheck clean:
 	@exit 1
 endif
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS) t/cron/cron_test.o: $(wildcard src/*.h)
+
+# Functions that only regress/sql/cron.sql calls; never installed.
+t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
 	cat $(SQL_PARTS) > $@.tmp

@@ -5,26 +5,26 @@ CREATE FUNCTION _wh.add_tenant(tenant_name text, host text, port integer, dbname
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_add_tenant';
 COMMENT ON FUNCTION _wh.add_tenant(text, text, integer, text, text, text, text[], date) IS
-'Makes the connection of a tenant, its schema with the reader''s right to use it, and a subscription to each of the templates; without start_date from today (UTC) on. Errors: 42710 the tenant exists, 42704 unknown template, 22023 bad value, 42501 the schema is not ours';
+'Makes the connection of a tenant, its schema with the reader''s right to use it, and a subscription with its schedule to each of the templates; without start_date from today (UTC) on. Errors: 42710 the tenant exists, 42704 unknown template, 22023 bad value, 42501 the schema is not ours';
 
 CREATE FUNCTION _wh.subscribe(tenant_name text, template_name text, target_schema text DEFAULT NULL,
 	start_date date DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_subscribe';
 COMMENT ON FUNCTION _wh.subscribe(text, text, text, date) IS
-'Lets a tenant feed a template into a schema (by default that of its only subscription, else named after the tenant), from start_date on; without start_date from today (UTC) on, or unchanged if subscribed already. Errors: 42704 unknown tenant or template, 23505 another tenant feeds that schema and template, 22023 bad schema';
+'Lets a tenant feed a template into a schema (by default that of its only subscription, else named after the tenant), from start_date on and by the template''s schedule; without start_date from today (UTC) on, or unchanged if subscribed already. Errors: 42704 unknown tenant or template, 23505 another tenant feeds that schema and template, 22023 bad schema';
 
 CREATE FUNCTION _wh.unsubscribe(tenant_name text, template_name text, target_schema text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_unsubscribe';
 COMMENT ON FUNCTION _wh.unsubscribe(text, text, text) IS
-'Ends a subscription: its queued jobs are cancelled, its data stays queryable. Errors: 42704 no such subscription';
+'Ends a subscription: its schedules go, its queued jobs are cancelled, its data stays queryable. Errors: 42704 no such subscription';
 
 CREATE FUNCTION _wh.remove_tenant(tenant_name text, drop_data boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_remove_tenant';
 COMMENT ON FUNCTION _wh.remove_tenant(text, boolean) IS
-'Deletes the connection of a tenant, ends its subscriptions and cancels its queued jobs. With drop_data its days, its views and its schema, if nothing else is in it, are dropped, else the data stays queryable. Errors: 42704 unknown tenant, 2BP01 an object of yours depends on what would be dropped';
+'Deletes the connection of a tenant, ends its subscriptions, removes their schedules and cancels its queued jobs. With drop_data its days, its views and its schema, if nothing else is in it, are dropped, else the data stays queryable. Errors: 42704 unknown tenant, 2BP01 an object of yours depends on what would be dropped';
 
 CREATE FUNCTION _wh.drop_day(template_name text, tenant_name text, target_date date, target_schema text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -18,24 +18,61 @@ SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kin
 FROM _wh.worker_slots() s;
 COMMENT ON VIEW _wh.worker_status IS 'A row per supervisor, launcher (one for each listed database, running or not) and worker: what it does now; from shared memory';
 
+CREATE FUNCTION _wh.is_quiet(quiet_hours text, at timestamptz DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'wh_sql_is_quiet';
+COMMENT ON FUNCTION _wh.is_quiet(text, timestamptz) IS
+'Whether a time (NULL: now, by the clock of schedules) is within windows of the day as tenant_connections.quiet_hours has them, in the zone wh_worker.timezone; false for NULL. Errors: 22023 for text that is no such list';
+
+-- A tenant whose row was written since it failed (another host, resume_tenant)
+-- may be asked at once, and so may all when the clock was set back.
+CREATE VIEW _wh.tenant_health AS
+SELECT c.tenant_name,
+	CASE WHEN f.retry_at IS NULL THEN 'closed' WHEN f.waits THEN 'open' ELSE 'half-open' END AS state,
+	coalesce(f.consecutive_failures, 0) AS consecutive_failures,
+	f.last_error, f.last_failure_at,
+	CASE WHEN f.waits THEN f.retry_at END AS retry_at
+FROM _wh.tenant_connections c
+LEFT JOIN (
+	SELECT t.*, t.retry_at > clock_timestamp() AND t.last_failure_at <= clock_timestamp()
+			AND a.updated_at <= t.last_failure_at AS waits
+	FROM _wh.tenant_failures t JOIN _wh.tenant_connections a USING (tenant_name)) f
+	ON f.tenant_name = c.tenant_name
+ORDER BY c.tenant_name;
+COMMENT ON VIEW _wh.tenant_health IS
+'A row per tenant: closed (all is well, or it failed once or twice), open (it keeps refusing connections and is not asked before retry_at) or half-open (one job may find out whether it can be reached again)';
+
+-- The order of the cases is that in which the launcher looks.
 CREATE VIEW _wh.job_status AS
 SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.target_date, j.backfill_id,
+	s.name AS schedule, j.reason,
 	j.state, j.attempt, nullif(j.not_before, '-infinity') AS not_before,
 	CASE WHEN j.state <> 'queued' THEN NULL
 		WHEN NOT current_setting('wh_worker.enabled')::boolean THEN 'wh_worker.enabled is off'
 		WHEN (SELECT paused FROM _wh.warehouse) THEN 'the warehouse is paused'
-		WHEN b.paused AND j.kind = 'refresh' THEN 'the backfill is paused'
+		WHEN b.paused AND j.kind = 'refresh' AND j.schedule_id IS NULL THEN 'the backfill is paused'
 		WHEN NOT c.active THEN 'the tenant is paused'
+		WHEN h.state = 'open' THEN 'the tenant is set aside'
+		WHEN _wh.is_quiet(c.quiet_hours) THEN 'quiet hours of the tenant'
 		WHEN j.not_before > clock_timestamp() THEN 'backoff after an error'
-		WHEN r.running >= coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer)
-			THEN 'the tenant has all the workers it may have'
+		WHEN h.state = 'half-open' AND r.running > 0 THEN 'another job finds out whether the tenant can be reached'
+		WHEN r.running >= m.cap THEN 'the tenant has all the workers it may have'
+		WHEN j.priority >= 40 AND r.backfills >= greatest(m.cap - 1, 1)
+			THEN 'the tenant''s last worker is kept for what is no backfill'
+		WHEN j.priority >= 40 AND w.backfills >= greatest(current_setting('wh_worker.max_workers')::integer - 1, 1)
+			THEN 'the last worker is kept for what is no backfill'
 		ELSE 'waits for a worker' END AS wait_reason,
 	j.enqueued_at, j.started_at, j.finished_at, j.last_sqlstate, j.last_error
 FROM _wh.jobs j
+LEFT JOIN _wh.schedules s ON s.schedule_id = j.schedule_id
 LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id
 LEFT JOIN _wh.tenant_connections c ON c.tenant_name = j.tenant_name
-LEFT JOIN (SELECT tenant_name, count(*) AS running FROM _wh.jobs WHERE state = 'running' GROUP BY 1) r
+LEFT JOIN _wh.tenant_health h ON h.tenant_name = j.tenant_name
+LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE priority >= 40) AS backfills
+		FROM _wh.jobs WHERE state = 'running' AND tenant_name IS NOT NULL GROUP BY 1) r
 	ON r.tenant_name = j.tenant_name
+CROSS JOIN (SELECT count(*) FILTER (WHERE priority >= 40) AS backfills FROM _wh.jobs WHERE state = 'running') w
+CROSS JOIN LATERAL (SELECT coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer) AS cap) m
 ORDER BY j.job_id DESC;
 COMMENT ON VIEW _wh.job_status IS 'A row per job, newest first, with what a queued one waits for';
 
@@ -75,9 +112,12 @@ CREATE VIEW _wh.data_freshness AS
 SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through, s.last_success,
 	greatest((now() AT TIME ZONE 'UTC')::date - s.start_date + 1 - s.days_since_start, 0) AS missing_days,
 	round((extract(epoch FROM now() - s.last_success) / 3600)::numeric, 1) AS hours_old,
+	(SELECT min(c.next_run) FROM _wh.schedules c WHERE c.kind = 'refresh' AND c.active
+		AND c.template_name = s.template_name AND c.tenant_name = s.tenant_name
+		AND c.target_schema = s.target_schema) AS next_run,
 	s.days, s.rows, s.bytes, s.outdated_days,
 	(SELECT count(*) FROM _wh.day_loads d WHERE d.template_name = s.template_name
 		AND d.target_schema = s.target_schema AND d.state = 'suspect') AS suspect_days
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, and days that an older version of the template loaded or whose count of rows is suspect';
+COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';

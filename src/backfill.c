@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "backfill.h"
+#include "event.h"
 #include "queue.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -199,13 +200,21 @@ insert_backfill(const BackfillRequest *request)
 	return wh_get_int8(0, 1);
 }
 
+/* A person waits for a single day; many are what nobody watches. */
+static int32
+priority_of(const BackfillRequest *request)
+{
+	return request->tenant_name != NULL && request->start_date == request->end_date ?
+		WH_PRIORITY_INTERACTIVE : WH_PRIORITY_BACKFILL;
+}
+
 /* Returns the days planned; *inserted those that were not pending already. */
 static int64
 insert_jobs(const BackfillRequest *request, int64 backfill_id, int64 *inserted)
 {
 	WhArg		args[] = {
 		REQUEST_ARGS(request), WH_INT8(backfill_id),
-		WH_BOOL(request->newest_first), WH_INT4(WH_PRIORITY_BACKFILL)
+		WH_BOOL(request->newest_first), WH_INT4(priority_of(request))
 	};
 	int64		planned;
 
@@ -223,6 +232,35 @@ insert_jobs(const BackfillRequest *request, int64 backfill_id, int64 *inserted)
 	if (*inserted > 0)
 		wh_notify_jobs_on_commit(wh_get_int8(0, 3), wh_get_int8(0, 4));
 	return planned;
+}
+
+/*
+ * A day that is pending already is not queued twice.  What a schedule made
+ * belongs to this backfill from now on, so that it does not end before; and
+ * nothing waits in a lower class than it would have here.  Returns how many it
+ * took over.
+ */
+static int64
+take_over_jobs(const BackfillRequest *request, int64 backfill_id)
+{
+	WhArg		args[] = {
+		REQUEST_ARGS(request), WH_INT8(backfill_id), WH_INT4(priority_of(request))
+	};
+
+	wh_query(DAYS_SQL ", taken AS ("
+			 " UPDATE _wh.jobs j SET backfill_id = coalesce(j.backfill_id, $8),"
+			 "   priority = CASE j.state WHEN 'queued' THEN least(j.priority, $9) ELSE j.priority END"
+			 "  FROM day WHERE j.template_name = $1 AND j.kind = 'refresh'"
+			 "   AND j.state IN ('queued', 'running')"
+			 "   AND j.target_schema = day.target_schema AND j.target_date = day.target_date"
+			 "   AND (j.backfill_id IS NULL"
+			 "    OR (j.backfill_id <> $8 AND j.state = 'queued' AND j.priority > $9))"
+			 " RETURNING j.job_id, j.backfill_id)"
+			 " SELECT count(*), min(job_id), max(job_id), count(*) FILTER (WHERE backfill_id = $8)"
+			 " FROM taken", lengthof(args), args);
+	if (wh_get_int8(0, 1) > 0)
+		wh_notify_jobs_on_commit(wh_get_int8(0, 2), wh_get_int8(0, 3));
+	return wh_get_int8(0, 4);
 }
 
 /*
@@ -250,10 +288,12 @@ finish_enqueue(int64 backfill_id, int64 days)
 	wh_query("UPDATE _wh.backfills SET days_total = $2,"
 			 " state = CASE WHEN $2 = 0 AND waits_for = '{}' THEN 'succeeded' ELSE 'running' END,"
 			 " finished_at = CASE WHEN $2 = 0 AND waits_for = '{}' THEN clock_timestamp() END"
-			 " WHERE backfill_id = $1", lengthof(args), args);
+			 " WHERE backfill_id = $1 RETURNING state = 'succeeded'", lengthof(args), args);
 	/* Without a job of its own the launcher would not learn of it. */
 	if (days == 0)
 		wh_notify_config_on_commit();
+	if (wh_get_bool(0, 1))
+		wh_event_backfill(backfill_id, "succeeded");
 }
 
 /*
@@ -294,7 +334,10 @@ enqueue(BackfillRequest *request)
 	backfill_id = insert_backfill(request);
 	planned = insert_jobs(request, backfill_id, &inserted);
 	if (inserted < planned)
+	{
+		inserted += take_over_jobs(request, backfill_id);
 		note_shared_days(request, backfill_id);
+	}
 	finish_enqueue(backfill_id, inserted);
 	return backfill_id;
 }
@@ -543,9 +586,10 @@ end_backfill(int64 backfill_id, const BackfillState *state)
 	{
 		WhArg		args[] = {WH_INT8(backfill_id), WH_TEXT(outcome), WH_TEXT(error)};
 
-		wh_query("UPDATE _wh.backfills SET state = $2, last_error = $3,"
-				 " finished_at = clock_timestamp() WHERE backfill_id = $1 AND state = 'running'",
-				 lengthof(args), args);
+		if (wh_query("UPDATE _wh.backfills SET state = $2, last_error = $3,"
+					 " finished_at = clock_timestamp() WHERE backfill_id = $1 AND state = 'running'",
+					 lengthof(args), args) == 1)
+			wh_event_backfill(backfill_id, outcome);
 	}
 }
 

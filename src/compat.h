@@ -27,6 +27,20 @@
 #define WH_OWNS_RELATION(relid, roleid) pg_class_ownercheck(relid, roleid)
 #endif
 
+/* Whether one role may SET ROLE to another by its memberships. */
+#if PG_VERSION_NUM >= 160000
+#define WH_MAY_SET_ROLE(member, role) member_can_set_role(member, role)
+#else
+#define WH_MAY_SET_ROLE(member, role) is_member_of_role_nosuper(member, role)
+#endif
+
+/* Runs a portal to its end, at top level. */
+#if PG_VERSION_NUM >= 180000
+#define WH_PORTAL_RUN(portal, dest, qc) PortalRun(portal, FETCH_ALL, true, dest, dest, qc)
+#else
+#define WH_PORTAL_RUN(portal, dest, qc) PortalRun(portal, FETCH_ALL, true, true, dest, dest, qc)
+#endif
+
 /* The process behind a virtual transaction id; NULL if it is gone. */
 #if PG_VERSION_NUM >= 170000
 #define WH_PROC_OF_VXID(vxid) ProcNumberGetProc((vxid).procNumber)

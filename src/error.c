@@ -51,7 +51,13 @@ class_is_transient(int sqlerrcode)
 	}
 }
 
+/* Newer servers than the one we are built for may say it. */
+#define TRANSACTION_TIMEOUT MAKE_SQLSTATE('2', '5', 'P', '0', '4')
+
 /*
+ * A conflict with recovery at a standby is a serialization failure, so that
+ * class 40 covers it.
+ *
  * What is said by a wrong password, query, value or name stays wrong until
  * somebody changes it.  query_canceled depends on who cancelled, and is
  * decided in wh_failure_from_error().
@@ -73,6 +79,7 @@ wh_sqlstate_is_transient(int sqlerrcode)
 		case ERRCODE_OBJECT_IN_USE:
 		case ERRCODE_IO_ERROR:
 		case ERRCODE_SNAPSHOT_TOO_OLD:
+		case TRANSACTION_TIMEOUT:
 			return true;
 		default:
 			return false;

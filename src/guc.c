@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#include "pgtime.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
@@ -30,6 +31,9 @@ int			wh_job_timeout = 2 * 60 * 60 * 1000;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
+char	   *wh_timezone = NULL;
+int			wh_catchup_days = 7;
+int			wh_debug_clock_offset = 0;
 
 /*
  * The names of a comma-separated list of database names, quoted where they
@@ -110,12 +114,41 @@ check_role(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_timezone(char **newval, void **extra, GucSource source)
+{
+	pg_tz	   *zone = pg_tzset(*newval);
+
+	if (zone == NULL || !pg_tz_acceptable(zone))
+	{
+		GUC_check_errdetail("\"%s\" is not a time zone; give a name such as Europe/Berlin.", *newval);
+		return false;
+	}
+	return true;
+}
+
 static void
 define_duration(const char *name, const char *description, int *variable,
 				int boot_ms, int min_ms)
 {
 	DefineCustomIntVariable(name, description, NULL, variable, boot_ms, min_ms,
 							INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
+define_schedule_settings(void)
+{
+	DefineCustomStringVariable("wh_worker.timezone",
+							   "Time zone of schedules that name none.",
+							   NULL, &wh_timezone, "UTC", PGC_SIGHUP, 0,
+							   check_timezone, NULL, NULL);
+	DefineCustomIntVariable("wh_worker.catchup_days",
+							"How many days back a schedule heals missing days by itself.",
+							NULL, &wh_catchup_days, 7, 0, 36500, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("wh_worker.debug_clock_offset",
+							"Shifts the clock by which schedules are kept; for tests.",
+							NULL, &wh_debug_clock_offset, 0, INT_MIN, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_S | GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
 }
 
 static void
@@ -188,5 +221,6 @@ wh_guc_define(void)
 {
 	define_process_settings();
 	define_job_settings();
+	define_schedule_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
 }

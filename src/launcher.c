@@ -30,6 +30,7 @@
 #include "utils/wait_event.h"
 
 #include "backfill.h"
+#include "due.h"
 #include "guc.h"
 #include "launcher.h"
 #include "missing.h"
@@ -61,10 +62,8 @@ typedef struct Worker
 	bool		seen;			/* in this cycle's copy */
 	uint32		generation;
 	BackgroundWorkerHandle *handle; /* NULL: started by a launcher before us */
-	int64		job_id;			/* handed over and not yet finished; 0: idle */
-	int64		backfill_id;
-	char		tenant_name[NAMEDATALEN];
-	int			streak;			/* jobs of that tenant in a row */
+	WhQueued	job;			/* handed over and not yet finished; job_id 0: idle */
+	int			streak;			/* jobs of its tenant in a row */
 } Worker;
 
 typedef struct RunningBackfill
@@ -135,12 +134,19 @@ read_tenants(void)
 	uint64		n;
 
 	wh_spi_begin();
-	n = wh_query("SELECT tenant_name, active, coalesce(max_connections, 0)"
+	n = wh_query("SELECT tenant_name, active, coalesce(max_connections, 0), quiet_hours"
 				 " FROM _wh.tenant_connections", 0, NULL);
 	for (uint64 i = 0; i < n; i++)
 		wh_ready_tenant(wh_get_text(cycle_context, i, 1), wh_get_bool(i, 2),
-						(int) wh_get_int8(i, 3));
+						(int) wh_get_int8(i, 3), wh_get_text(cycle_context, i, 4));
 	wh_spi_end();
+}
+
+static void
+read_unreachable(void)
+{
+	wh_ready_all_reachable();
+	wh_queue_read_unreachable(wh_ready_unreachable);
 }
 
 static RunningBackfill *
@@ -200,11 +206,13 @@ reread_all(void)
 {
 	wh_ready_reset();
 	for (int i = 0; i < wh_status_max_slots(); i++)
-		if (workers[i].known && workers[i].job_id != 0)
-			wh_ready_started(workers[i].tenant_name, workers[i].backfill_id);
+		if (workers[i].known && workers[i].job.job_id != 0)
+			wh_ready_started(&workers[i].job);
 	read_paused();
 	read_tenants();
+	read_unreachable();
 	read_backfills();
+	wh_due_reread();
 	wh_queue_read(PG_INT64_MIN, PG_INT64_MAX, add_queued, NULL);
 	need_reread = false;
 	last_reread = GetCurrentTimestamp();
@@ -233,8 +241,11 @@ read_news(void)
 		reread_all();
 	}
 	else
+	{
+		read_unreachable();
 		for (int i = 0; i < news.nranges; i++)
 			wh_queue_read(news.first[i], news.last[i], add_queued, NULL);
+	}
 	commit_transaction();
 }
 
@@ -251,20 +262,24 @@ recover_job(int64 job_id)
 static void
 job_ended(Worker *worker)
 {
-	bool		was_publish = worker->tenant_name[0] == '\0';
+	bool		was_publish = worker->job.tenant_name[0] == '\0';
 	ListCell   *cell;
 
-	/* A publish job serves every backfill of its template. */
+	/*
+	 * A publish job serves every backfill of its template; and a job that was
+	 * of no backfill when it started may have been taken over by one since.
+	 */
 	foreach(cell, running_backfills)
 	{
 		RunningBackfill *backfill = lfirst(cell);
 
-		if (was_publish || backfill->backfill_id == worker->backfill_id)
+		if (was_publish || worker->job.backfill_id == 0 ||
+			backfill->backfill_id == worker->job.backfill_id)
 			backfill->changed = true;
 	}
-	wh_ready_finished(worker->tenant_name, worker->backfill_id);
-	worker->job_id = 0;
-	worker->backfill_id = 0;
+	wh_ready_finished(&worker->job);
+	worker->job.job_id = 0;
+	worker->job.backfill_id = 0;
 }
 
 static void
@@ -282,7 +297,7 @@ reap_gone(void)
 	for (int i = 0; i < wh_status_max_slots(); i++)
 	{
 		Worker	   *worker = &workers[i];
-		int64		job_id = worker->job_id;
+		int64		job_id = worker->job.job_id;
 
 		if (!worker->known || worker->seen)
 			continue;
@@ -298,16 +313,19 @@ reap_gone(void)
 	}
 }
 
+/* A launcher before us handed out its job: of what class it was is a guess. */
 static void
 adopt(Worker *worker, const WhSlotInfo *info)
 {
 	worker->known = true;
 	worker->generation = info->generation;
-	worker->job_id = info->job_id;
-	worker->backfill_id = info->backfill_id;
-	strlcpy(worker->tenant_name, info->tenant_name, NAMEDATALEN);
-	if (worker->job_id != 0)
-		wh_ready_started(worker->tenant_name, worker->backfill_id);
+	worker->job.job_id = info->job_id;
+	worker->job.backfill_id = info->backfill_id;
+	strlcpy(worker->job.tenant_name, info->tenant_name, NAMEDATALEN);
+	worker->job.priority = info->backfill_id != 0 && info->tenant_name[0] != '\0' ?
+		WH_PRIORITY_BACKFILL : WH_PRIORITY_TODAY;
+	if (worker->job.job_id != 0)
+		wh_ready_started(&worker->job);
 }
 
 /* A worker that was asked for and could not be started gives its slot back. */
@@ -351,7 +369,7 @@ look_at_workers(WhSlotInfo *infos, int *slots, int *ncopied)
 		if (never_started(worker, &infos[i], slots[i]))
 			continue;
 		worker->seen = true;
-		if (worker->job_id != 0 && infos[i].job_id == 0)
+		if (worker->job.job_id != 0 && infos[i].job_id == 0)
 			job_ended(worker);
 		if (infos[i].phase == WH_PHASE_STARTING)
 			starting++;
@@ -408,7 +426,7 @@ start_worker(void)
 	memcpy(process.bgw_extra, &start, sizeof(start));
 
 	worker = &workers[start.slot];
-	if (worker->known && worker->job_id != 0)
+	if (worker->known && worker->job.job_id != 0)
 	{
 		/* It died since we looked, and its job must be found again. */
 		need_reread = true;
@@ -438,11 +456,11 @@ static bool
 hand_out(int slot)
 {
 	Worker	   *worker = &workers[slot];
-	bool		keep = worker->tenant_name[0] != '\0' && worker->streak < KEEP_TENANT_JOBS;
+	bool		keep = worker->job.tenant_name[0] != '\0' && worker->streak < KEEP_TENANT_JOBS;
 	WhQueued	job;
 	WhAssignment assignment;
 
-	if (!wh_ready_pick(keep ? worker->tenant_name : NULL, &job))
+	if (!wh_ready_pick(keep ? worker->job.tenant_name : NULL, &job))
 		return false;
 	memset(&assignment, 0, sizeof(assignment));
 	assignment.job_id = job.job_id;
@@ -451,14 +469,12 @@ hand_out(int slot)
 	if (!wh_status_assign(slot, worker->generation, &assignment))
 	{
 		/* It was just leaving: the job goes back into the picture. */
-		wh_ready_finished(job.tenant_name, job.backfill_id);
+		wh_ready_finished(&job);
 		wh_ready_add(&job);
 		return true;
 	}
-	worker->streak = strcmp(worker->tenant_name, job.tenant_name) == 0 ? worker->streak + 1 : 0;
-	worker->job_id = job.job_id;
-	worker->backfill_id = job.backfill_id;
-	strlcpy(worker->tenant_name, job.tenant_name, NAMEDATALEN);
+	worker->streak = strcmp(worker->job.tenant_name, job.tenant_name) == 0 ? worker->streak + 1 : 0;
+	worker->job = job;
 	return true;
 }
 
@@ -469,7 +485,7 @@ dispatch(const WhSlotInfo *infos, const int *slots, int n, int starting)
 
 	for (int i = 0; i < n; i++)
 		if (workers[slots[i]].known && workers[slots[i]].seen &&
-			workers[slots[i]].job_id == 0 && infos[i].phase == WH_PHASE_IDLE &&
+			workers[slots[i]].job.job_id == 0 && infos[i].phase == WH_PHASE_IDLE &&
 			!hand_out(slots[i]))
 			break;
 
@@ -524,6 +540,23 @@ try_attend(const RunningBackfill *backfill)
 	return result;
 }
 
+static bool
+has_worker(int64 backfill_id)
+{
+	for (int i = 0; i < wh_status_max_slots(); i++)
+		if (workers[i].known && workers[i].job.job_id != 0 &&
+			workers[i].job.backfill_id == backfill_id)
+			return true;
+	return false;
+}
+
+/* One that waits for a tenant shall not keep to itself what it has loaded. */
+static long
+publish_delay_ms(const RunningBackfill *backfill)
+{
+	return has_worker(backfill->backfill_id) ? PUBLISH_MS : ATTEND_AGAIN_MS;
+}
+
 /* Those with nothing outstanding may have ended; the others publish now and then. */
 static void
 attend_to_backfills(void)
@@ -537,7 +570,8 @@ attend_to_backfills(void)
 	foreach(cell, running_backfills)
 	{
 		RunningBackfill *backfill = lfirst(cell);
-		bool		due = TimestampDifferenceExceeds(backfill->attended_at, now, PUBLISH_MS);
+		long		delay = publish_delay_ms(backfill);
+		bool		due = TimestampDifferenceExceeds(backfill->attended_at, now, delay);
 		bool		ended = false;
 
 		if (backfill->changed && backfill->not_before <= now &&
@@ -554,7 +588,7 @@ attend_to_backfills(void)
 		any_ended = any_ended || ended;
 		if (backfill->changed)
 			wake_no_later_than(backfill->not_before > now ? backfill->not_before :
-							   TimestampTzPlusMilliseconds(backfill->attended_at, PUBLISH_MS));
+							   TimestampTzPlusMilliseconds(backfill->attended_at, delay));
 		if (!ended)
 		{
 			old = MemoryContextSwitchTo(backfill_context);
@@ -607,6 +641,17 @@ notice_missing_days(void)
 		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
 	commit_transaction();
 	wh_missing_committed();
+}
+
+/* ---- schedules ---- */
+
+static void
+run_schedules(void)
+{
+	if (!paused && wh_due_run())
+		wake_within(0);
+	if (!paused && wh_due_ms() >= 0)
+		wake_within(wh_due_ms());
 }
 
 /* ---- the loop ---- */
@@ -680,8 +725,9 @@ cycle(void)
 	if (!have_extension())
 		return !wh_enabled || !database_is_listed();
 	report_idle();
-	read_news();
+	/* In this order: what a job left to be known is told before its end shows. */
 	starting = look_at_workers(infos, slots, &n);
+	read_news();
 	if (!wh_enabled || !database_is_listed())
 	{
 		wh_status_want_worker(false);
@@ -690,6 +736,7 @@ cycle(void)
 	if (!paused)
 		dispatch(infos, slots, n, starting);
 	attend_to_backfills();
+	run_schedules();
 	notice_missing_days();
 	prune();
 	return false;

@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/pg_prng.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -36,6 +35,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "jitter.h"
 #include "politely.h"
 #include "status.h"
 
@@ -290,8 +290,7 @@ raise_deadlock(const Polite *polite)
 static void
 let_readers_pass(void)
 {
-	long		pause_ms = (long) pg_prng_uint64_range(&pg_global_prng_state,
-													   PAUSE_MIN_MS, PAUSE_MAX_MS);
+	long		pause_ms = PAUSE_MIN_MS + (long) (wh_jitter() * (PAUSE_MAX_MS - PAUSE_MIN_MS));
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause_ms);
 	long		left = pause_ms;
 

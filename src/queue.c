@@ -11,31 +11,59 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "event.h"
 #include "guc.h"
+#include "health.h"
 #include "queue.h"
+#include "schedule.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "wh_worker.h"
 
 #define PRUNE_ROWS 5000
+#define HISTORY_ROWS 1000000
+#define PUBLISH_AGAIN_MS 1000
 
 static const char *const read_sql =
 "SELECT j.job_id, j.backfill_id, j.tenant_name, j.priority, j.sequence_number, j.not_before"
 "  FROM _wh.jobs j"
 "  LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id"
 " WHERE j.state = 'queued' AND j.job_id BETWEEN $1 AND $2"
-"   AND NOT coalesce(b.paused AND j.kind = 'refresh', false)";
+"   AND NOT coalesce(b.paused AND j.kind = 'refresh' AND j.schedule_id IS NULL, false)";
+
+/* A clock that was set back must not make a retry wait for hours. */
+static void
+pull_in(TimestampTz latest)
+{
+	WhArg		args[] = {WH_TSTZ(latest)};
+
+	wh_query("UPDATE _wh.jobs SET not_before = $1 WHERE state = 'queued' AND not_before > $1",
+			 lengthof(args), args);
+}
+
+static void
+fill_queued(WhQueued *job, uint64 row)
+{
+	char	   *tenant = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 3);
+
+	job->job_id = wh_get_int8(row, 1);
+	job->backfill_id = wh_get_int8(row, 2);
+	strlcpy(job->tenant_name, tenant ? tenant : "", NAMEDATALEN);
+	job->priority = (int16) wh_get_int8(row, 4);
+	job->sequence_number = wh_get_int8(row, 5);
+	job->not_before = wh_get_timestamptz(row, 6);
+}
 
 void
 wh_queue_read(int64 first, int64 last, WhQueuedCallback callback, void *arg)
 {
 	WhArg		args[] = {WH_INT8(first), WH_INT8(last)};
+	TimestampTz latest = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 Max(wh_retry_delay_max, PUBLISH_AGAIN_MS));
+	bool		any_later = false;
 	uint64		n;
 
 	wh_spi_begin();
@@ -43,17 +71,91 @@ wh_queue_read(int64 first, int64 last, WhQueuedCallback callback, void *arg)
 	for (uint64 i = 0; i < n; i++)
 	{
 		WhQueued	job;
-		char	   *tenant = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3);
 
-		job.job_id = wh_get_int8(i, 1);
-		job.backfill_id = wh_get_int8(i, 2);
-		strlcpy(job.tenant_name, tenant ? tenant : "", NAMEDATALEN);
-		job.priority = (int16) wh_get_int8(i, 4);
-		job.sequence_number = wh_get_int8(i, 5);
-		job.not_before = wh_get_timestamptz(i, 6);
+		fill_queued(&job, i);
+		any_later = any_later || job.not_before > latest;
+		job.not_before = Min(job.not_before, latest);
 		callback(&job, arg);
 	}
+	if (any_later)
+		pull_in(latest);
 	wh_spi_end();
+}
+
+/*
+ * A tenant whose connection was changed, or that was resumed, since it failed
+ * may be asked at once; and so may all if the clock was set back.
+ */
+void
+wh_queue_read_unreachable(WhUnreachableCallback callback)
+{
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query("SELECT f.tenant_name, CASE WHEN c.updated_at > f.last_failure_at"
+				 "   OR f.last_failure_at > clock_timestamp() THEN NULL ELSE f.retry_at END"
+				 " FROM _wh.tenant_failures f JOIN _wh.tenant_connections c USING (tenant_name)",
+				 0, NULL);
+	for (uint64 i = 0; i < n; i++)
+		callback(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1),
+				 wh_isnull(i, 2) ? DT_NOBEGIN : wh_get_timestamptz(i, 2));
+	wh_spi_end();
+}
+
+static WhJobKind
+kind_from_name(const char *name)
+{
+	return strcmp(name, "refresh") == 0 ? WH_JOB_REFRESH :
+		strcmp(name, "publish") == 0 ? WH_JOB_PUBLISH : WH_JOB_SQL;
+}
+
+const char *
+wh_queue_kind_name(WhJobKind kind)
+{
+	static const char *const names[] = {"refresh", "publish", "sql"};
+
+	return names[kind];
+}
+
+/* What it says is asked for when it runs; NULL if its schedule has gone. */
+static void
+read_command(WhJob *job, MemoryContext cxt)
+{
+	WhArg		args[] = {WH_INT8(job->schedule_id)};
+
+	if (wh_query("SELECT command, username, name FROM _wh.schedules WHERE schedule_id = $1",
+				 1, args) == 0)
+		return;
+	job->command = wh_get_text(cxt, 0, 1);
+	job->username = wh_get_text(cxt, 0, 2);
+	job->schedule_name = wh_get_text(cxt, 0, 3);
+}
+
+/* What read_job() reads, of a row of _wh.jobs. */
+#define JOB_COLUMNS \
+"job_id, kind, template_name, tenant_name, target_schema, target_date," \
+" backfill_id, attempt, started_at, schedule_id, reason," \
+" EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)"
+
+static WhJob *
+read_job(uint64 row, MemoryContext cxt)
+{
+	WhJob	   *job = MemoryContextAllocZero(cxt, sizeof(WhJob));
+
+	job->job_id = wh_get_int8(row, 1);
+	job->kind = kind_from_name(wh_get_text(cxt, row, 2));
+	job->template_name = wh_get_text(cxt, row, 3);
+	job->tenant_name = wh_get_text(cxt, row, 4);
+	job->target_schema = wh_get_text(cxt, row, 5);
+	if (job->kind == WH_JOB_REFRESH)
+		job->target_date = wh_get_date(row, 6);
+	job->backfill_id = wh_get_int8(row, 7);
+	job->attempt = (int32) wh_get_int8(row, 8);
+	job->started_at = wh_get_timestamptz(row, 9);
+	job->schedule_id = wh_get_int8(row, 10);
+	job->reason = wh_get_text(cxt, row, 11);
+	job->is_probe = wh_get_bool(row, 12);
+	return job;
 }
 
 WhJob *
@@ -69,22 +171,11 @@ wh_queue_claim(int64 job_id)
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = $1 AND state = 'queued' AND not_before <= clock_timestamp()"
 				 "   AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
-				 " RETURNING kind = 'publish', template_name, tenant_name, target_schema,"
-				 "   target_date, backfill_id, attempt, started_at",
+				 " RETURNING " JOB_COLUMNS,
 				 lengthof(args), args) == 1)
-	{
-		job = MemoryContextAllocZero(cxt, sizeof(WhJob));
-		job->job_id = job_id;
-		job->is_publish = wh_get_bool(0, 1);
-		job->template_name = wh_get_text(cxt, 0, 2);
-		job->tenant_name = wh_get_text(cxt, 0, 3);
-		job->target_schema = wh_get_text(cxt, 0, 4);
-		if (!job->is_publish)
-			job->target_date = wh_get_date(0, 5);
-		job->backfill_id = wh_get_int8(0, 6);
-		job->attempt = (int32) wh_get_int8(0, 7);
-		job->started_at = wh_get_timestamptz(0, 8);
-	}
+		job = read_job(0, cxt);
+	if (job != NULL && job->kind == WH_JOB_SQL)
+		read_command(job, cxt);
 	wh_spi_end();
 	return job;
 }
@@ -92,28 +183,34 @@ wh_queue_claim(int64 job_id)
 char *
 wh_queue_describe(const WhJob *job)
 {
-	if (job->is_publish)
+	if (job->kind == WH_JOB_PUBLISH)
 		return psprintf("publish %s", job->template_name);
+	if (job->kind == WH_JOB_SQL)
+		return psprintf("sql %s", job->schedule_name ? job->schedule_name : "of a schedule that is gone");
 	return psprintf("refresh %s %s from %s into %s", job->template_name,
 					wh_date_text(job->target_date), job->tenant_name,
 					job->target_schema);
 }
 
-/* The history row of an attempt; SPI is connected. */
+/* The history row of an attempt, with its worker's pid; SPI is connected. */
 static void
 write_history(const WhJob *job, const char *status, const char *message,
 			  const char *sqlstate, const char *phase, int64 rows, int64 bytes)
 {
 	WhArg		args[] = {
-		WH_INT4(MyProcPid), WH_TEXT(wh_queue_describe(job)), WH_TEXT(status),
+		WH_INT4(MyProcPid),
+		WH_TEXT(job->kind == WH_JOB_SQL && job->command ? job->command : wh_queue_describe(job)),
+		WH_TEXT(status),
 		WH_TEXT(message), WH_TSTZ(job->started_at), WH_INT8(job->job_id),
 		WH_TEXT(sqlstate), WH_TEXT(phase), WH_INT8(rows), WH_INT8(bytes),
-		WH_TEXT(job->backfill_id ? psprintf("backfill " INT64_FORMAT, job->backfill_id) : NULL)
+		WH_TEXT(job->backfill_id ? psprintf("backfill " INT64_FORMAT, job->backfill_id) : job->reason),
+		wh_arg_nullable(INT8OID, Int64GetDatum(job->schedule_id), job->schedule_id == 0),
+		WH_TEXT(job->kind == WH_JOB_SQL && job->username ? job->username : GetUserNameFromId(GetUserId(), false))
 	};
 
 	wh_query("INSERT INTO _wh.job_run_details (job_pid, command, status, return_message,"
-			 " start_time, end_time, job_id, sqlstate, phase, rows, bytes, reason)"
-			 " VALUES ($1, $2, $3, $4, $5, clock_timestamp(), $6, $7, $8, $9, $10, $11)",
+			 " start_time, end_time, job_id, sqlstate, phase, rows, bytes, reason, jobid, username)"
+			 " VALUES ($1, $2, $3, $4, $5, clock_timestamp(), $6, $7, $8, $9, $10, $11, $12, $13)",
 			 lengthof(args), args);
 }
 
@@ -125,7 +222,7 @@ describe_success(const WhJob *job, int64 rows)
 		WH_TEXT(job->template_name), WH_TEXT(job->target_schema), WH_DATE(job->target_date)
 	};
 
-	if (job->is_publish)
+	if (job->kind != WH_JOB_REFRESH)
 		return NULL;
 	if (wh_query("SELECT last_error FROM _wh.day_loads WHERE template_name = $1"
 				 " AND target_schema = $2 AND target_date = $3 AND state = 'suspect'",
@@ -134,8 +231,18 @@ describe_success(const WhJob *job, int64 rows)
 	return psprintf("suspect: %s", wh_get_text(CurrentMemoryContext, 0, 1));
 }
 
+/* Those who listen, and at its end the schedule that made it; SPI is connected. */
+static void
+tell(const WhJob *job, const char *status, const char *message)
+{
+	wh_event_job(job, status);
+	if (job->schedule_id != 0 && strcmp(status, "retrying") != 0)
+		wh_schedule_job_ended(job->schedule_id, message == NULL ? status :
+							  psprintf("%s: %s", status, message));
+}
+
 void
-wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes)
+wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 {
 	WhArg		args[] = {WH_INT8(job->job_id)};
 
@@ -146,74 +253,102 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("job " INT64_FORMAT " is no longer ours to finish", job->job_id)));
-	write_history(job, "succeeded", describe_success(job, rows), NULL, NULL, rows, bytes);
+	if (message == NULL)
+		message = describe_success(job, rows);
+	write_history(job, "succeeded", message, NULL, NULL, rows, bytes);
+	tell(job, "succeeded", message);
 	wh_spi_end();
 }
 
-/* Exponential, with a ceiling and jitter, so that a fleet does not return at once. */
-static double
-retry_delay_ms(int32 attempt)
+/* Whether the attempt did not count, because its tenant is set aside; SPI is connected. */
+static bool
+note_health(const WhJob *job, const WhFailure *failure, bool connecting)
 {
-	double		delay = (double) wh_retry_delay * pow(2.0, Min(attempt - 1, 30));
+	if (job->kind != WH_JOB_REFRESH || failure->cancelled)
+		return false;
+	if (connecting && wh_health_concerns(failure))
+		return wh_health_failed(job->tenant_name, failure);
+	return false;
+}
 
-	delay = Min(delay, (double) wh_retry_delay_max);
-	return delay * (0.75 + 0.25 * pg_prng_double(&pg_global_prng_state));
+static WhOutcome
+decide(const WhJob *job, const WhFailure *failure, bool connecting)
+{
+	if (failure->cancelled)
+		return WH_OUTCOME_CANCELLED;
+	if (note_health(job, failure, connecting))
+		return WH_OUTCOME_SET_ASIDE;
+	return failure->transient && job->attempt < wh_max_attempts ?
+		WH_OUTCOME_RETRY : WH_OUTCOME_FAILED;
 }
 
 WhOutcome
-wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *phase)
+wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *phase,
+						bool connecting)
 {
-	static const char *const states[] = {"queued", "failed", "cancelled"};
-	static const char *const statuses[] = {"retrying", "failed", "cancelled"};
-	WhOutcome	outcome = WH_OUTCOME_FAILED;
-
-	if (failure->cancelled)
-		outcome = WH_OUTCOME_CANCELLED;
-	else if (failure->transient && job->attempt < wh_max_attempts)
-		outcome = WH_OUTCOME_RETRY;
+	static const char *const states[] = {"queued", "queued", "failed", "cancelled"};
+	static const char *const statuses[] = {"retrying", "retrying", "failed", "cancelled"};
+	WhOutcome	outcome;
 
 	wh_spi_begin();
+	outcome = decide(job, failure, connecting);
 	{
 		WhArg		args[] = {
 			WH_INT8(job->job_id), WH_TEXT(states[outcome]),
-			wh_arg(FLOAT8OID, Float8GetDatum(outcome == WH_OUTCOME_RETRY ?
-											 retry_delay_ms(job->attempt) : 0)),
-			WH_TEXT(failure->sqlstate), WH_TEXT(failure->message)
+			wh_arg_nullable(FLOAT8OID, Float8GetDatum(outcome == WH_OUTCOME_RETRY ?
+													  wh_health_delay_ms(job->attempt - 1) : 0),
+							outcome != WH_OUTCOME_RETRY),
+			WH_TEXT(failure->sqlstate), WH_TEXT(failure->message),
+			WH_INT4(outcome == WH_OUTCOME_SET_ASIDE ? 1 : 0)
 		};
 
-		wh_query("UPDATE _wh.jobs SET state = $2, owner_pid = NULL,"
-				 " not_before = clock_timestamp() + $3 * interval '1 millisecond',"
+		wh_query("UPDATE _wh.jobs SET state = $2, owner_pid = NULL, attempt = attempt - $6,"
+				 " not_before = coalesce(clock_timestamp() + $3 * interval '1 millisecond', '-infinity'),"
 				 " finished_at = CASE WHEN $2 = 'queued' THEN NULL ELSE clock_timestamp() END,"
 				 " last_sqlstate = $4, last_error = $5"
 				 " WHERE job_id = $1 AND state = 'running'", lengthof(args), args);
 	}
 	write_history(job, statuses[outcome], failure->message, failure->sqlstate,
 				  phase, 0, 0);
+	tell(job, statuses[outcome], failure->message);
 	wh_spi_end();
 
-	if (outcome == WH_OUTCOME_RETRY)
+	if (outcome == WH_OUTCOME_RETRY || outcome == WH_OUTCOME_SET_ASIDE)
 		wh_notify_jobs_on_commit(job->job_id, job->job_id);
 	return outcome;
+}
+
+void
+wh_queue_probe_succeeded(const WhJob *job)
+{
+	wh_spi_begin();
+	wh_health_reached(job->tenant_name);
+	wh_spi_end();
+	/* The launcher looks at who is unreachable whenever it hears of a job. */
+	wh_notify_jobs_on_commit(job->job_id, job->job_id);
 }
 
 static void
 recover_one(int64 job_id)
 {
 	WhArg		args[] = {WH_INT8(job_id), WH_INT4(wh_max_attempts)};
+	const char *message = "its worker went away";
+	const char *status;
+	WhJob	   *job;
 
-	wh_query("WITH lost AS ("
-			 " UPDATE _wh.jobs SET owner_pid = NULL,"
-			 "  state = CASE WHEN attempt >= $2 THEN 'failed' ELSE 'queued' END,"
-			 "  finished_at = CASE WHEN attempt >= $2 THEN clock_timestamp() END,"
-			 "  last_sqlstate = '57P02', last_error = 'its worker went away'"
-			 " WHERE job_id = $1 AND state = 'running'"
-			 " RETURNING job_id, state, started_at, backfill_id, kind, template_name)"
-			 " INSERT INTO _wh.job_run_details (command, status, return_message,"
-			 "  start_time, end_time, job_id, sqlstate, reason)"
-			 " SELECT kind || ' ' || template_name,"
-			 "  CASE state WHEN 'queued' THEN 'retrying' ELSE 'failed' END,"
-			 "  'its worker went away', started_at, clock_timestamp(), job_id, '57P02',"
-			 "  'backfill ' || backfill_id FROM lost", lengthof(args), args);
+	if (wh_query("UPDATE _wh.jobs SET owner_pid = NULL,"
+				 "  state = CASE WHEN attempt >= $2 THEN 'failed' ELSE 'queued' END,"
+				 "  finished_at = CASE WHEN attempt >= $2 THEN clock_timestamp() END,"
+				 "  last_sqlstate = '57P02', last_error = 'its worker went away'"
+				 " WHERE job_id = $1 AND state = 'running'"
+				 " RETURNING " JOB_COLUMNS, lengthof(args), args) == 0)
+		return;
+	job = read_job(0, CurrentMemoryContext);
+	if (job->kind == WH_JOB_SQL)
+		read_command(job, CurrentMemoryContext);
+	status = job->attempt >= wh_max_attempts ? "failed" : "retrying";
+	write_history(job, status, message, "57P02", NULL, 0, 0);
+	tell(job, status, message);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 
@@ -260,6 +395,24 @@ wh_queue_enqueue_publish(const char *template_name, int64 backfill_id)
 }
 
 /*
+ * The newest rows are counted only when there may be too many: numbers that
+ * were given to no row are rare.  SPI is connected.
+ */
+static uint64
+prune_history_rows(void)
+{
+	WhArg		args[] = {WH_INT8(HISTORY_ROWS), WH_INT4(PRUNE_ROWS)};
+
+	if (wh_query("SELECT FROM _wh.job_run_details HAVING max(runid) - min(runid) >= $1",
+				 1, args) == 0)
+		return 0;
+	return wh_query("DELETE FROM _wh.job_run_details WHERE runid IN (SELECT d.runid"
+					" FROM _wh.job_run_details d WHERE d.runid <= (SELECT l.runid"
+					"  FROM _wh.job_run_details l ORDER BY l.runid DESC OFFSET $1 LIMIT 1)"
+					" ORDER BY d.runid LIMIT $2)", lengthof(args), args);
+}
+
+/*
  * A running backfill keeps its jobs, because its progress is counted from them.
  * In portions, so that the launcher is never away for long.
  */
@@ -279,6 +432,9 @@ wh_queue_prune(void)
 							  " FROM _wh.job_run_details"
 							  " WHERE end_time < now() - $1 * interval '1 day' LIMIT $2)",
 							  lengthof(args), args));
+	most = Max(most, prune_history_rows());
+	wh_query("DELETE FROM _wh.tenant_failures f WHERE NOT EXISTS (SELECT"
+			 " FROM _wh.tenant_connections c WHERE c.tenant_name = f.tenant_name)", 0, NULL);
 	most = Max(most, wh_query("DELETE FROM _wh.backfills WHERE backfill_id IN (SELECT backfill_id"
 							  " FROM _wh.backfills WHERE state <> 'running'"
 							  " AND finished_at < now() - $1 * interval '1 day' LIMIT $2)",

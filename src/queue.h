@@ -10,18 +10,35 @@
 
 #include "error.h"
 
+/* Classes of jobs; the lower number runs first. */
+#define WH_PRIORITY_INTERACTIVE 10	/* a person waits: a backfill of one day */
 #define WH_PRIORITY_PUBLISH 20
+#define WH_PRIORITY_TODAY 25	/* what a schedule wants fresh: today, yesterday; sql */
+#define WH_PRIORITY_CATCH_UP 30 /* what a schedule found missing */
 #define WH_PRIORITY_BACKFILL 40
+
+typedef enum WhJobKind
+{
+	WH_JOB_REFRESH,
+	WH_JOB_PUBLISH,
+	WH_JOB_SQL,
+} WhJobKind;
 
 typedef struct WhJob
 {
 	int64		job_id;
 	int64		backfill_id;	/* 0: none */
-	bool		is_publish;
-	char	   *template_name;
-	char	   *tenant_name;	/* NULL for publish */
-	char	   *target_schema;	/* NULL for publish */
+	int64		schedule_id;	/* 0: no schedule made it */
+	WhJobKind	kind;
+	char	   *template_name;	/* NULL for sql */
+	char	   *tenant_name;	/* of a refresh, else NULL */
+	char	   *target_schema;
 	DateADT		target_date;
+	char	   *command;		/* of an sql job, as its schedule has it now */
+	char	   *username;		/* who runs it */
+	char	   *schedule_name;
+	char	   *reason;			/* why it was enqueued, or NULL */
+	bool		is_probe;		/* its tenant could not be reached the last time */
 	int32		attempt;
 	TimestampTz started_at;
 } WhJob;
@@ -31,7 +48,7 @@ typedef struct WhQueued
 {
 	int64		job_id;
 	int64		backfill_id;
-	char		tenant_name[NAMEDATALEN];	/* empty for publish */
+	char		tenant_name[NAMEDATALEN];	/* of a refresh, else empty */
 	int16		priority;
 	int64		sequence_number;
 	TimestampTz not_before;
@@ -41,26 +58,44 @@ typedef void (*WhQueuedCallback) (const WhQueued *job, void *arg);
 
 /*
  * Calls back for each queued job with an id in the range whose backfill is
- * not paused.  Needs a transaction.
+ * not paused.  Needs a transaction.  What would have to wait longer than any
+ * retry does, because the clock was set back, is pulled in.
  */
 extern void wh_queue_read(int64 first, int64 last, WhQueuedCallback callback, void *arg);
 
 /* queued -> running; NULL when somebody else was faster or it was cancelled. */
 extern WhJob *wh_queue_claim(int64 job_id);
 
-/* running -> succeeded, with its history row; part of the job's own commit. */
-extern void wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes);
+/*
+ * running -> succeeded, with its history row; part of the job's own commit.
+ * The message is what an sql job said; NULL: what a refresh is described by.
+ */
+extern void wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message);
 
 typedef enum WhOutcome
 {
 	WH_OUTCOME_RETRY,
+	WH_OUTCOME_SET_ASIDE,		/* waits for its tenant; the attempt does not count */
 	WH_OUTCOME_FAILED,
 	WH_OUTCOME_CANCELLED,
 } WhOutcome;
 
-/* running -> queued, failed or cancelled, with its history row. */
+/*
+ * running -> queued, failed or cancelled, with its history row.  "connecting":
+ * it did not get as far as being connected to its tenant.
+ */
 extern WhOutcome wh_queue_record_failure(const WhJob *job, const WhFailure *failure,
-										 const char *phase);
+										 const char *phase, bool connecting);
+
+/* A probe reached its tenant: the other jobs need not wait until it is done. */
+extern void wh_queue_probe_succeeded(const WhJob *job);
+
+/*
+ * Calls back for each tenant that could not be connected to the last time, with
+ * when it may be asked again.  Needs a transaction.
+ */
+typedef void (*WhUnreachableCallback) (const char *tenant_name, TimestampTz retry_at);
+extern void wh_queue_read_unreachable(WhUnreachableCallback callback);
 
 /*
  * running without an owner -> queued again, or failed when it has lost its
@@ -71,12 +106,15 @@ extern void wh_queue_recover(int64 job_id);
 /* A publish job for the template unless one is pending; true if made. */
 extern bool wh_queue_enqueue_publish(const char *template_name, int64 backfill_id);
 
+extern const char *wh_queue_kind_name(WhJobKind kind);
+
 /* What a job does, for people: "refresh t 2025-01-31 from a into s". */
 extern char *wh_queue_describe(const WhJob *job);
 
 /*
- * Deletes finished jobs, their history and ended backfills after history_days;
- * true when there may be more to delete.
+ * Deletes finished jobs, their history and ended backfills after history_days,
+ * and of the history all but the newest million rows; true when there may be
+ * more to delete.
  */
 extern bool wh_queue_prune(void);
 

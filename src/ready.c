@@ -1,11 +1,22 @@
 /*
  * ready.c: which job is next, kept in the launcher's memory.
  *
- * A heap of jobs per tenant, ordered by class and sequence; a heap of jobs
- * that wait for their time; counts of running jobs per tenant and of
- * outstanding jobs per backfill.  Picking costs a walk over the tenants, not
- * over the queue, and never touches a table, so that it stays the same with
- * a hundred thousand jobs queued and any amount of dead rows in _wh.jobs.
+ * For each tenant two heaps of jobs, those of backfills and all others, both
+ * ordered by priority and sequence; a heap of jobs that wait for their time;
+ * counts of running jobs, and of outstanding jobs per backfill.  Picking costs
+ * a walk over the tenants, not over the queue, and never touches a table, so
+ * that it stays the same with a hundred thousand jobs queued and any amount of
+ * dead rows in _wh.jobs.
+ *
+ * How the two classes share the workers: of two or more, backfills hold all
+ * but one at most, so that today's loads find one; and while a backfill's job
+ * could start, the others hold all but one at most.  A single worker
+ * alternates.  The same goes within a tenant for the workers it may have.
+ *
+ * A tenant that is set aside or has its quiet hours is passed over.  One that
+ * could not be reached the last time gets a single job, to probe, and all of
+ * these together a quarter of the workers, so that waiting for the silent
+ * never takes the workers from the others.
  *
  * Called by launcher.c only.  May be wrong (a job was cancelled meanwhile):
  * the claim of the worker finds that out.
@@ -14,24 +25,43 @@
 
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
+#include "pgtime.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "guc.h"
+#include "hours.h"
 #include "ready.h"
 #include "wh_worker.h"
 
+typedef enum Class
+{
+	CLASS_OTHER,
+	CLASS_BACKFILL,
+} Class;
+
+#define NCLASSES 2
+
 typedef struct Tenant
 {
-	char		name[NAMEDATALEN];	/* hash key; empty for publish jobs */
+	char		name[NAMEDATALEN];	/* hash key; empty for publish and sql jobs */
 	dlist_node	link;
-	pairingheap jobs;
-	int			njobs;
-	int			running;
+	pairingheap jobs[NCLASSES];
+	int			njobs[NCLASSES];
+	int			running[NCLASSES];
 	bool		active;
 	int			cap;			/* 0: the setting's */
+	bool		unreachable;	/* the last time */
+	TimestampTz retry_at;
+	WhHours		quiet_hours;
+	TimestampTz hours_checked;	/* what follows holds from then ... */
+	TimestampTz hours_valid_to; /* ... up to then, by the clock of schedules */
+	bool		quiet;
+	bool		open;			/* as of the last look(): may start something */
 	uint64		last_served;
+	Class		last_class;
 } Tenant;
 
 typedef struct Entry
@@ -39,6 +69,7 @@ typedef struct Entry
 	int64		job_id;			/* hash key */
 	WhQueued	job;
 	Tenant	   *tenant;
+	bool		waits;			/* in the heap of those that wait for their time */
 	pairingheap_node node;
 } Entry;
 
@@ -48,13 +79,24 @@ typedef struct Backfill
 	int64		outstanding;
 } Backfill;
 
+static MemoryContext tenant_context = NULL;
 static MemoryContext ready_context = NULL;
 static HTAB *tenants = NULL;
 static HTAB *entries = NULL;
 static HTAB *backfills = NULL;
-static dlist_head tenant_list;
+static dlist_head tenant_list = DLIST_STATIC_INIT(tenant_list);
 static pairingheap *delayed = NULL;
+static int	running[NCLASSES];
 static uint64 served = 0;
+static Class last_class = CLASS_BACKFILL;
+
+/* ---- the heaps ---- */
+
+static Class
+class_of(const WhQueued *job)
+{
+	return job->priority >= WH_PRIORITY_BACKFILL ? CLASS_BACKFILL : CLASS_OTHER;
+}
 
 static int
 compare_ready(const pairingheap_node *a, const pairingheap_node *b, void *arg)
@@ -79,30 +121,61 @@ compare_delayed(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 }
 
 static HTAB *
-make_hash(const char *name, Size keysize, Size entrysize, int flags)
+make_hash(MemoryContext context, const char *name, Size keysize, Size entrysize, int flags)
 {
 	HASHCTL		ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = keysize;
 	ctl.entrysize = entrysize;
-	ctl.hcxt = ready_context;
+	ctl.hcxt = context;
 	return hash_create(name, 1024, &ctl, HASH_ELEM | HASH_CONTEXT | flags);
 }
 
+static void
+clear_tenant(Tenant *tenant)
+{
+	for (int class = 0; class < NCLASSES; class++)
+	{
+		tenant->jobs[class].ph_compare = compare_ready;
+		tenant->jobs[class].ph_arg = NULL;
+		tenant->jobs[class].ph_root = NULL;
+		tenant->njobs[class] = 0;
+		tenant->running[class] = 0;
+	}
+	tenant->active = true;
+	tenant->cap = 0;
+	tenant->unreachable = false;
+	tenant->retry_at = 0;
+	tenant->quiet_hours.nwindows = 0;
+	tenant->hours_checked = tenant->hours_valid_to = 0;
+	tenant->quiet = false;
+}
+
+/* Whose turn it is must not start anew whenever a setting changes. */
 void
 wh_ready_reset(void)
 {
+	dlist_iter	iter;
+
+	if (tenant_context == NULL)
+	{
+		tenant_context = AllocSetContextCreate(TopMemoryContext, "wh_worker tenants",
+											   ALLOCSET_DEFAULT_SIZES);
+		tenants = make_hash(tenant_context, "tenants", NAMEDATALEN, sizeof(Tenant), HASH_STRINGS);
+	}
+	dlist_foreach(iter, &tenant_list)
+		clear_tenant(dlist_container(Tenant, link, iter.cur));
+
 	if (ready_context != NULL)
 		MemoryContextDelete(ready_context);
 	ready_context = AllocSetContextCreate(TopMemoryContext, "wh_worker queue",
 										  ALLOCSET_DEFAULT_SIZES);
-	tenants = make_hash("tenants", NAMEDATALEN, sizeof(Tenant), HASH_STRINGS);
-	entries = make_hash("jobs", sizeof(int64), sizeof(Entry), HASH_BLOBS);
-	backfills = make_hash("backfills", sizeof(int64), sizeof(Backfill), HASH_BLOBS);
-	dlist_init(&tenant_list);
+	entries = make_hash(ready_context, "jobs", sizeof(int64), sizeof(Entry), HASH_BLOBS);
+	backfills = make_hash(ready_context, "backfills", sizeof(int64), sizeof(Backfill), HASH_BLOBS);
 	delayed = MemoryContextAllocZero(ready_context, sizeof(pairingheap));
 	delayed->ph_compare = compare_delayed;
+	running[CLASS_OTHER] = running[CLASS_BACKFILL] = 0;
 }
 
 static Tenant *
@@ -113,14 +186,9 @@ get_tenant(const char *name)
 
 	if (!found)
 	{
-		tenant->jobs.ph_compare = compare_ready;
-		tenant->jobs.ph_arg = NULL;
-		tenant->jobs.ph_root = NULL;
-		tenant->njobs = 0;
-		tenant->running = 0;
-		tenant->active = true;
-		tenant->cap = 0;
+		clear_tenant(tenant);
 		tenant->last_served = 0;
+		tenant->last_class = CLASS_BACKFILL;
 		dlist_push_tail(&tenant_list, &tenant->link);
 	}
 	return tenant;
@@ -137,20 +205,33 @@ get_backfill(int64 backfill_id)
 	return backfill;
 }
 
-void
-wh_ready_tenant(const char *tenant_name, bool active, int cap)
+static void
+put_into_heap(Entry *entry, TimestampTz now)
 {
-	Tenant	   *tenant = get_tenant(tenant_name);
+	Class		class = class_of(&entry->job);
 
-	tenant->active = active;
-	tenant->cap = cap;
+	entry->waits = entry->job.not_before > now;
+	if (entry->waits)
+	{
+		pairingheap_add(delayed, &entry->node);
+		return;
+	}
+	pairingheap_add(&entry->tenant->jobs[class], &entry->node);
+	entry->tenant->njobs[class]++;
 }
 
 static void
-make_ready(Entry *entry)
+take_from_heap(Entry *entry)
 {
-	pairingheap_add(&entry->tenant->jobs, &entry->node);
-	entry->tenant->njobs++;
+	Class		class = class_of(&entry->job);
+
+	if (entry->waits)
+	{
+		pairingheap_remove(delayed, &entry->node);
+		return;
+	}
+	pairingheap_remove(&entry->tenant->jobs[class], &entry->node);
+	entry->tenant->njobs[class]--;
 }
 
 void
@@ -160,39 +241,42 @@ wh_ready_add(const WhQueued *job)
 	Entry	   *entry = hash_search(entries, &job->job_id, HASH_ENTER, &found);
 
 	if (found)
-		return;
+	{
+		take_from_heap(entry);
+		get_backfill(entry->job.backfill_id)->outstanding--;
+	}
 	entry->job = *job;
 	entry->tenant = get_tenant(job->tenant_name);
 	get_backfill(job->backfill_id)->outstanding++;
-	if (job->not_before > GetCurrentTimestamp())
-		pairingheap_add(delayed, &entry->node);
-	else
-		make_ready(entry);
+	put_into_heap(entry, GetCurrentTimestamp());
 }
 
 void
-wh_ready_started(const char *tenant_name, int64 backfill_id)
+wh_ready_started(const WhQueued *job)
 {
-	get_tenant(tenant_name)->running++;
-	get_backfill(backfill_id)->outstanding++;
+	Class		class = class_of(job);
+
+	get_tenant(job->tenant_name)->running[class]++;
+	running[class]++;
+	get_backfill(job->backfill_id)->outstanding++;
 }
 
 void
-wh_ready_finished(const char *tenant_name, int64 backfill_id)
+wh_ready_finished(const WhQueued *job)
 {
-	Tenant	   *tenant = get_tenant(tenant_name);
-	Backfill   *backfill = get_backfill(backfill_id);
+	Class		class = class_of(job);
+	Tenant	   *tenant = get_tenant(job->tenant_name);
+	Backfill   *backfill = get_backfill(job->backfill_id);
 
 	/* A reset in between may have started the counts anew. */
-	tenant->running = Max(tenant->running - 1, 0);
+	tenant->running[class] = Max(tenant->running[class] - 1, 0);
+	running[class] = Max(running[class] - 1, 0);
 	backfill->outstanding = Max(backfill->outstanding - 1, 0);
 }
 
 static void
-wake_delayed(void)
+wake_delayed(TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	while (!pairingheap_is_empty(delayed))
 	{
 		Entry	   *entry = pairingheap_container(Entry, node, pairingheap_first(delayed));
@@ -200,35 +284,205 @@ wake_delayed(void)
 		if (entry->job.not_before > now)
 			break;
 		pairingheap_remove_first(delayed);
-		make_ready(entry);
+		put_into_heap(entry, now);
 	}
 }
 
+/* ---- tenants ---- */
+
+void
+wh_ready_tenant(const char *tenant_name, bool active, int cap, const char *quiet_hours)
+{
+	Tenant	   *tenant = get_tenant(tenant_name);
+	const char *error;
+	int			position;
+
+	tenant->active = active;
+	tenant->cap = cap;
+	/* What the check of the row would refuse was written without it: no hours. */
+	if (quiet_hours == NULL ||
+		!wh_hours_parse(quiet_hours, &tenant->quiet_hours, &error, &position))
+		tenant->quiet_hours.nwindows = 0;
+	tenant->hours_checked = tenant->hours_valid_to = 0;
+}
+
+void
+wh_ready_all_reachable(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &tenant_list)
+	{
+		Tenant	   *tenant = dlist_container(Tenant, link, iter.cur);
+
+		tenant->unreachable = false;
+		tenant->retry_at = 0;
+	}
+}
+
+void
+wh_ready_unreachable(const char *tenant_name, TimestampTz retry_at)
+{
+	Tenant	   *tenant = get_tenant(tenant_name);
+
+	tenant->unreachable = true;
+	tenant->retry_at = retry_at;
+}
+
+/*
+ * Whether the tenant has its quiet hours, and until when that is known.  No
+ * longer than an hour, because a zone may change its offset meanwhile.
+ */
+static bool
+is_quiet(Tenant *tenant, TimestampTz now)
+{
+	pg_time_t	seconds;
+	struct pg_tm *local;
+	int			left;
+
+	if (tenant->quiet_hours.nwindows == 0)
+		return false;
+	if (tenant->hours_checked <= now && now < tenant->hours_valid_to)
+		return tenant->quiet;
+
+	seconds = timestamptz_to_time_t(now);
+	local = pg_localtime(&seconds, pg_tzset(wh_timezone));
+	left = wh_hours_left(&tenant->quiet_hours, local->tm_hour * 60 + local->tm_min);
+	tenant->quiet = left > 0;
+	/* Outside them every minute may be the first of the next window. */
+	left = tenant->quiet ? Min(left, 60) : 1;
+	tenant->hours_checked = now;
+	tenant->hours_valid_to = TimestampTzPlusMilliseconds(time_t_to_timestamptz(seconds),
+														 (left * 60 - local->tm_sec) * 1000L);
+	return tenant->quiet;
+}
+
 static int
-room_of(const Tenant *tenant)
+cap_of(const Tenant *tenant)
 {
 	int			cap = tenant->cap > 0 ? tenant->cap : wh_max_workers_per_tenant;
 
-	if (!tenant->active || tenant->njobs == 0)
-		return 0;
 	if (tenant->name[0] == '\0')
-		cap = wh_max_workers;
-	return Max(Min(tenant->njobs, cap - tenant->running), 0);
+		return wh_max_workers;
+	return tenant->unreachable ? 1 : Min(cap, wh_max_workers);
+}
+
+static int
+waiting(const Tenant *tenant)
+{
+	return tenant->njobs[CLASS_OTHER] + tenant->njobs[CLASS_BACKFILL];
+}
+
+/* How many more jobs of a class the tenant may start now. */
+static int
+room_of(const Tenant *tenant, Class class)
+{
+	int			cap = cap_of(tenant);
+	int			room = cap - tenant->running[CLASS_OTHER] - tenant->running[CLASS_BACKFILL];
+
+	if (!tenant->open)
+		return 0;
+	if (class == CLASS_BACKFILL)
+		room = Min(room, Max(cap - 1, 1) - tenant->running[class]);
+	return Max(Min(room, tenant->njobs[class]), 0);
+}
+
+/* ---- whose turn it is ---- */
+
+/* What a walk over the tenants found. */
+typedef struct Look
+{
+	int			room[NCLASSES]; /* jobs that could start if nothing else did */
+	int			room_together;	/* the same, with the tenants' caps */
+	int			allowed[NCLASSES];	/* jobs that may start, of all tenants */
+} Look;
+
+/* Workers that go on waiting for tenants that did not answer the last time. */
+static int
+count_probes(void)
+{
+	int			probes = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &tenant_list)
+	{
+		const Tenant *tenant = dlist_container(Tenant, link, iter.cur);
+
+		if (tenant->unreachable)
+			probes += tenant->running[CLASS_OTHER] + tenant->running[CLASS_BACKFILL];
+	}
+	return probes;
+}
+
+static void
+open_tenants(TimestampTz now)
+{
+	TimestampTz clock_now = wh_clock_now();
+	int			probes = Max(wh_max_workers / 4, 1) - count_probes();
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &tenant_list)
+	{
+		Tenant	   *tenant = dlist_container(Tenant, link, iter.cur);
+
+		tenant->open = tenant->active && waiting(tenant) > 0 &&
+			tenant->retry_at <= now && (!tenant->unreachable || probes > 0) &&
+			!is_quiet(tenant, clock_now);
+	}
+}
+
+/* The rule that the head of this file gives, as numbers. */
+static void
+divide_workers(Look *look)
+{
+	int			idle = Max(wh_max_workers - running[CLASS_OTHER] - running[CLASS_BACKFILL], 0);
+	bool		share = wh_max_workers > 1;
+	int			others_limit = wh_max_workers - (share && look->room[CLASS_BACKFILL] > 0 ? 1 : 0);
+	int			backfills_limit = wh_max_workers - (share ? 1 : 0);
+
+	look->allowed[CLASS_OTHER] = Max(Min(others_limit - running[CLASS_OTHER], idle), 0);
+	look->allowed[CLASS_BACKFILL] = Max(Min(backfills_limit - running[CLASS_BACKFILL], idle), 0);
+}
+
+static void
+look_around(Look *look)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	iter;
+
+	memset(look, 0, sizeof(*look));
+	wake_delayed(now);
+	open_tenants(now);
+	dlist_foreach(iter, &tenant_list)
+	{
+		const Tenant *tenant = dlist_container(Tenant, link, iter.cur);
+		int			others = room_of(tenant, CLASS_OTHER);
+		int			backfilled = room_of(tenant, CLASS_BACKFILL);
+
+		if (!tenant->open)
+			continue;
+		look->room[CLASS_OTHER] += others;
+		look->room[CLASS_BACKFILL] += backfilled;
+		look->room_together += Min(others + backfilled,
+								   Max(cap_of(tenant) - tenant->running[CLASS_OTHER] -
+									   tenant->running[CLASS_BACKFILL], 0));
+	}
+	divide_workers(look);
 }
 
 static Entry *
-first_of(const Tenant *tenant)
+first_of(const Tenant *tenant, Class class)
 {
 	return pairingheap_container(Entry, node,
-								 pairingheap_first((pairingheap *) &tenant->jobs));
+								 pairingheap_first((pairingheap *) &tenant->jobs[class]));
 }
 
-/* Whether a is to be served before b; "keep" breaks ties within the class. */
+/* Whether a is to be served before b; "keep" breaks ties within the priority. */
 static bool
-goes_first(const Tenant *a, const Tenant *b, const char *keep)
+goes_first(const Tenant *a, const Tenant *b, Class class, const char *keep)
 {
-	int16		x = first_of(a)->job.priority;
-	int16		y = first_of(b)->job.priority;
+	int16		x = first_of(a, class)->job.priority;
+	int16		y = first_of(b, class)->job.priority;
 
 	if (x != y)
 		return x < y;
@@ -239,56 +493,125 @@ goes_first(const Tenant *a, const Tenant *b, const char *keep)
 	return a->last_served < b->last_served;
 }
 
-bool
-wh_ready_pick(const char *keep_tenant, WhQueued *job)
+static Tenant *
+choose_tenant(Class class, const char *keep)
 {
 	Tenant	   *best = NULL;
-	Entry	   *entry;
 	dlist_iter	iter;
 
-	wake_delayed();
 	dlist_foreach(iter, &tenant_list)
 	{
 		Tenant	   *tenant = dlist_container(Tenant, link, iter.cur);
 
-		if (room_of(tenant) > 0 &&
-			(best == NULL || goes_first(tenant, best, keep_tenant)))
+		if (room_of(tenant, class) > 0 &&
+			(best == NULL || goes_first(tenant, best, class, keep)))
 			best = tenant;
 	}
-	if (best == NULL)
-		return false;
+	return best;
+}
 
-	entry = pairingheap_container(Entry, node, pairingheap_remove_first(&best->jobs));
-	best->njobs--;
-	best->running++;
-	best->last_served = ++served;
-	*job = entry->job;
+/* False if nothing may start. */
+static bool
+choose_class(const Look *look, Class *class)
+{
+	bool		other = look->room[CLASS_OTHER] > 0 && look->allowed[CLASS_OTHER] > 0;
+	bool		backfill = look->room[CLASS_BACKFILL] > 0 && look->allowed[CLASS_BACKFILL] > 0;
+
+	if (other && backfill && wh_max_workers == 1)
+		*class = last_class == CLASS_OTHER ? CLASS_BACKFILL : CLASS_OTHER;
+	else
+		*class = other ? CLASS_OTHER : CLASS_BACKFILL;
+	return other || backfill;
+}
+
+/*
+ * Within a tenant, whose turn has come with a job of no backfill: it must leave
+ * one of the tenant's workers to a backfill that could start, or alternate
+ * with it on the only one.
+ */
+static bool
+backfill_has_its_turn(const Tenant *tenant, const Look *look)
+{
+	int			cap = cap_of(tenant);
+
+	if (wh_max_workers == 1 || look->allowed[CLASS_BACKFILL] == 0 ||
+		room_of(tenant, CLASS_BACKFILL) == 0)
+		return false;
+	return cap == 1 ? tenant->last_class == CLASS_OTHER :
+		tenant->running[CLASS_OTHER] >= cap - 1;
+}
+
+static void
+take(Tenant *tenant, Class class, WhQueued *job)
+{
+	*job = first_of(tenant, class)->job;
+	take_from_heap(first_of(tenant, class));
+	get_backfill(job->backfill_id)->outstanding--;
+	wh_ready_started(job);
+	tenant->last_served = ++served;
+	tenant->last_class = last_class = class;
 	hash_search(entries, &job->job_id, HASH_REMOVE, NULL);
+}
+
+bool
+wh_ready_pick(const char *keep_tenant, WhQueued *job)
+{
+	Look		look;
+	Class		class;
+	Tenant	   *tenant;
+
+	look_around(&look);
+	if (!choose_class(&look, &class))
+		return false;
+	tenant = choose_tenant(class, keep_tenant);
+	if (class == CLASS_OTHER && backfill_has_its_turn(tenant, &look))
+		class = CLASS_BACKFILL;
+	take(tenant, class, job);
 	return true;
 }
 
 int
 wh_ready_startable(int limit)
 {
-	int			n = 0;
-	dlist_iter	iter;
+	Look		look;
+	int			n;
 
-	wake_delayed();
-	dlist_foreach(iter, &tenant_list)
-	{
-		n += room_of(dlist_container(Tenant, link, iter.cur));
-		if (n >= limit)
-			return limit;
-	}
-	return n;
+	look_around(&look);
+	n = Min(look.room[CLASS_OTHER], look.allowed[CLASS_OTHER]) +
+		Min(look.room[CLASS_BACKFILL], look.allowed[CLASS_BACKFILL]);
+	return Min(Min(n, look.room_together), limit);
+}
+
+/* When the tenant's jobs may start; in the past if only a worker is missing. */
+static TimestampTz
+due_of(Tenant *tenant)
+{
+	TimestampTz due = tenant->retry_at;
+	TimestampTz clock_now = wh_clock_now();
+
+	if (is_quiet(tenant, clock_now))
+		due = Max(due, GetCurrentTimestamp() + (tenant->hours_valid_to - clock_now));
+	return due;
 }
 
 TimestampTz
 wh_ready_next_due(void)
 {
-	if (pairingheap_is_empty(delayed))
-		return DT_NOEND;
-	return pairingheap_container(Entry, node, pairingheap_first(delayed))->job.not_before;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due = DT_NOEND;
+	dlist_iter	iter;
+
+	if (!pairingheap_is_empty(delayed))
+		due = pairingheap_container(Entry, node, pairingheap_first(delayed))->job.not_before;
+	dlist_foreach(iter, &tenant_list)
+	{
+		Tenant	   *tenant = dlist_container(Tenant, link, iter.cur);
+
+		/* Those that wait for a worker start when one is done. */
+		if (tenant->active && waiting(tenant) > 0 && due_of(tenant) > now)
+			due = Min(due, due_of(tenant));
+	}
+	return due;
 }
 
 int64

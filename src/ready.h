@@ -9,30 +9,40 @@
 
 #include "queue.h"
 
-/* Forgets everything. */
+/* Forgets everything but whose turn it is. */
 extern void wh_ready_reset(void);
 
-/* A tenant's switch and its cap on workers at once (0: the setting's). */
-extern void wh_ready_tenant(const char *tenant_name, bool active, int cap);
+/*
+ * A tenant's switch, its cap on workers at once (0: the setting's) and the
+ * windows of the day in which it is not read (NULL: none).
+ */
+extern void wh_ready_tenant(const char *tenant_name, bool active, int cap,
+							const char *quiet_hours);
 
+/* The tenants that could not be connected to: first none, then one by one. */
+extern void wh_ready_all_reachable(void);
+extern void wh_ready_unreachable(const char *tenant_name, TimestampTz retry_at);
+
+/* A job that is known already is replaced if anything of it changed. */
 extern void wh_ready_add(const WhQueued *job);
 
-/* A job that a worker has: it counts for its tenant and its backfill. */
-extern void wh_ready_started(const char *tenant_name, int64 backfill_id);
-extern void wh_ready_finished(const char *tenant_name, int64 backfill_id);
+/* A job that a worker has: it counts for its tenant, class and backfill. */
+extern void wh_ready_started(const WhQueued *job);
+extern void wh_ready_finished(const WhQueued *job);
 
 /*
- * Takes out the next job, and counts it as started: the lowest priority class,
- * in it the tenant served longest ago, in it the lowest sequence number.
- * "keep_tenant" is preferred within the class if not NULL: its connection is
- * open in the worker that asks.
+ * Takes out the next job, and counts it as started.  A backfill's jobs and all
+ * others share the workers as the head of ready.c says; in these classes the
+ * lowest priority goes first, in it the tenant served longest ago, in it the
+ * lowest sequence number.  "keep_tenant" is preferred within a priority if not
+ * NULL: its connection is open in the worker that asks.
  */
 extern bool wh_ready_pick(const char *keep_tenant, WhQueued *job);
 
 /* How many more jobs could start now, caps considered; at most "limit". */
 extern int	wh_ready_startable(int limit);
 
-/* When the next waiting job may start; DT_NOEND if none waits. */
+/* When the next waiting job may start, at the earliest; DT_NOEND if none waits. */
 extern TimestampTz wh_ready_next_due(void);
 
 /* Jobs of a backfill known here: queued or with a worker. */

@@ -24,6 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "fetch_day.h"
 #include "ledger.h"
 #include "load.h"
@@ -158,7 +159,7 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	check_subscription(refresh, false);
 	wh_spi_end();
 	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
-	refresh->fetch_started_at = GetCurrentTimestamp();
+	refresh->fetch_started_at = wh_clock_now();
 	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
 
 	MemoryContextSwitchTo(result_context);

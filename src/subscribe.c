@@ -22,6 +22,7 @@
 
 #include "politely.h"
 #include "publish.h"
+#include "schedule.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "subscribe.h"
@@ -197,6 +198,7 @@ wh_sql_subscribe(PG_FUNCTION_ARGS)
 	wh_subscribe_if_missing(template_name, tenant_name, schema, start_date);
 	if (!PG_ARGISNULL(3))
 		set_start_date(template_name, schema, start_date);
+	(void) wh_schedule_subscription(template_name, tenant_name, schema);
 	PG_RETURN_VOID();
 }
 
@@ -242,11 +244,15 @@ wh_sql_add_tenant(PG_FUNCTION_ARGS)
 	wh_publish_schema(tenant_name);
 	for (int i = 0; i < ntemplates; i++)
 	{
+		char	   *template_name;
+
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("templates must not hold a null")));
-		wh_subscribe_if_missing(TextDatumGetCString(templates[i]), tenant_name, tenant_name, start_date);
+		template_name = TextDatumGetCString(templates[i]);
+		wh_subscribe_if_missing(template_name, tenant_name, tenant_name, start_date);
+		(void) wh_schedule_subscription(template_name, tenant_name, tenant_name);
 	}
 	wh_notify_config_on_commit();
 	PG_RETURN_VOID();
@@ -319,6 +325,7 @@ wh_sql_unsubscribe(PG_FUNCTION_ARGS)
 					 lengthof(args), args) == 0)
 			report_no_subscription(tenant_name, template_name, schema);
 	}
+	wh_schedule_unsubscription(template_name, tenant_name, schema);
 	cancel_queued_jobs(tenant_name, template_name, schema);
 	wh_spi_end();
 	PG_RETURN_VOID();
@@ -462,6 +469,7 @@ delete_connection(const char *tenant_name)
 {
 	WhArg		args[] = {WH_TEXT(tenant_name)};
 
+	wh_query("DELETE FROM _wh.tenant_failures WHERE tenant_name = $1", lengthof(args), args);
 	if (wh_query("DELETE FROM _wh.tenant_connections WHERE tenant_name = $1",
 				 lengthof(args), args) == 0 &&
 		wh_query("SELECT FROM _wh.tenant_templates WHERE tenant_name = $1",
@@ -480,6 +488,7 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	wh_spi_begin();
 	delete_connection(tenant_name);
+	wh_schedule_unsubscription(NULL, tenant_name, NULL);
 	cancel_queued_jobs(tenant_name, NULL, NULL);
 	cancel_running_jobs(tenant_name);
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))

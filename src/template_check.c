@@ -22,6 +22,7 @@
 #include "utils/rel.h"
 
 #include "guc.h"
+#include "schedule_check.h"
 #include "sqlutil.h"
 #include "template.h"
 #include "template_views.h"
@@ -135,6 +136,16 @@ is_complete(const WhTemplate *tmpl)
 {
 	return tmpl->name != NULL && tmpl->query_template != NULL &&
 		tmpl->column_definitions != NULL && tmpl->indexes != NULL;
+}
+
+/* A missing one is refused by the table's constraint. */
+static void
+check_schedule(HeapTuple tuple, TupleDesc desc)
+{
+	char	   *schedule = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "schedule"));
+
+	if (schedule != NULL)
+		wh_schedule_check_text(schedule);
 }
 
 static void
@@ -282,6 +293,7 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	{
 		if (is_complete(&old))
 			check_template(&old);
+		check_schedule(trigger->tg_trigtuple, desc);
 		return PointerGetDatum(finish_insert(trigger->tg_trigtuple, desc));
 	}
 
@@ -289,6 +301,7 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	if (!is_complete(&new))
 		return PointerGetDatum(trigger->tg_newtuple);
 	check_template(&new);
+	check_schedule(trigger->tg_newtuple, desc);
 	check_rename(&old, &new);
 	return PointerGetDatum(finish_update(trigger->tg_trigtuple, trigger->tg_newtuple, desc,
 										 content_changed(&old, &new)));

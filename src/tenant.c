@@ -17,11 +17,15 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
+#include "guc.h"
+#include "hours.h"
 #include "publish.h"
 #include "refresh.h"
 #include "remote.h"
@@ -32,6 +36,7 @@
 PG_FUNCTION_INFO_V1(wh_sql_check_tenant_row);
 PG_FUNCTION_INFO_V1(wh_sql_check_subscription_row);
 PG_FUNCTION_INFO_V1(wh_sql_get_tenant_connection_string);
+PG_FUNCTION_INFO_V1(wh_sql_is_quiet);
 
 char *
 wh_tenant_text_arg(FunctionCallInfo fcinfo, int n, const char *name)
@@ -199,6 +204,31 @@ check_max_connections(TriggerData *trigger, HeapTuple row)
 				 errhint("Give at least 1, or NULL for wh_worker.max_workers_per_tenant; _wh.pause_tenant() stops all jobs of a tenant.")));
 }
 
+/* The windows of the text, or an error with the position of the mistake. */
+static void
+parse_quiet_hours(const char *text, WhHours *hours)
+{
+	const char *error;
+	int			position;
+
+	if (!wh_hours_parse(text, hours, &error, &position))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid quiet_hours \"%s\"", text),
+				 errdetail("At character %d: %s.", position, error),
+				 errhint("Write windows of the day, as 08:00-12:00, 22:00-02:00, or NULL for none.")));
+}
+
+static void
+check_quiet_hours(TriggerData *trigger, HeapTuple row)
+{
+	char	   *text = row_text(trigger, row, "quiet_hours");
+	WhHours		hours;
+
+	if (text != NULL)
+		parse_quiet_hours(text, &hours);
+}
+
 static void
 check_option(const char *key, const JsonbValue *value)
 {
@@ -302,6 +332,7 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	check_sslmode(trigger, row);
 	check_options(trigger, row);
 	check_max_connections(trigger, row);
+	check_quiet_hours(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		row = with_updated_at(trigger, row);
 	return PointerGetDatum(row);
@@ -437,4 +468,21 @@ wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 	wh_require_preloaded();
 	PG_RETURN_TEXT_P(cstring_to_text(connection_string(
 		wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name")))));
+}
+
+/* For the views; what decides is the launcher's own look at the same hours. */
+Datum
+wh_sql_is_quiet(PG_FUNCTION_ARGS)
+{
+	pg_time_t	seconds;
+	struct pg_tm *local;
+	WhHours		hours;
+
+	wh_require_preloaded();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	parse_quiet_hours(text_to_cstring(PG_GETARG_TEXT_PP(0)), &hours);
+	seconds = timestamptz_to_time_t(PG_ARGISNULL(1) ? wh_clock_now() : PG_GETARG_TIMESTAMPTZ(1));
+	local = pg_localtime(&seconds, pg_tzset(wh_timezone));
+	PG_RETURN_BOOL(local != NULL && wh_hours_left(&hours, local->tm_hour * 60 + local->tm_min) > 0);
 }

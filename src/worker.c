@@ -30,11 +30,13 @@
 #include "utils/wait_event.h"
 
 #include "error.h"
+#include "fetch_day.h"
 #include "guc.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "wh_worker.h"
@@ -67,9 +69,10 @@ show_job(const WhJob *job)
 
 	memset(&info, 0, sizeof(info));
 	info.backfill_id = job->backfill_id;
-	strlcpy(info.job_kind, job->is_publish ? "publish" : "refresh", sizeof(info.job_kind));
-	strlcpy(info.template_name, job->template_name, NAMEDATALEN);
-	if (!job->is_publish)
+	strlcpy(info.job_kind, wh_queue_kind_name(job->kind), sizeof(info.job_kind));
+	if (job->template_name != NULL)
+		strlcpy(info.template_name, job->template_name, NAMEDATALEN);
+	if (job->kind == WH_JOB_REFRESH)
 	{
 		strlcpy(info.tenant_name, job->tenant_name, NAMEDATALEN);
 		strlcpy(info.target_schema, job->target_schema, NAMEDATALEN);
@@ -123,7 +126,23 @@ finish_day(void *arg)
 		publish_day(job);
 	if (job->backfill_id == 0)
 		wh_publish_counters(job->template_name, job->target_schema);
-	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received);
+	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received, NULL);
+}
+
+/*
+ * The tenant could not be reached the last time: if it can be now, the others
+ * of its jobs need not wait until this one is done, which may take hours.  The
+ * connection is kept for the job.
+ */
+static void
+probe(const WhJob *job)
+{
+	begin_transaction();
+	wh_day_connect(wh_template_read(job->template_name), wh_tenant_read(job->tenant_name),
+				   job->target_date, &kept_remote);
+	wh_queue_probe_succeeded(job);
+	commit_transaction();
+	wh_status_wake_launcher();
 }
 
 /*
@@ -135,6 +154,8 @@ run_refresh(const WhJob *job)
 {
 	FinishedDay day = {.job = job};
 
+	if (job->is_probe)
+		probe(job);
 	begin_transaction();
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
@@ -278,12 +299,27 @@ run_publish(const WhJob *job)
 	wh_publish_public_view(job->template_name);
 	if (first_error == NULL)
 	{
-		wh_queue_succeed(job, 0, 0);
+		wh_queue_succeed(job, 0, 0, NULL);
 		publish_again_if_needed(job);
 	}
 	commit_transaction();
 	if (first_error != NULL)
 		ReThrowError(first_error);
+}
+
+/* It runs in a process of its own, as the role that scheduled it. */
+static void
+run_sql(const WhJob *job)
+{
+	int64		rows = wh_sql_job_run(job);
+
+	/* What it did is committed: a cancel comes too late. */
+	HOLD_CANCEL_INTERRUPTS();
+	begin_transaction();
+	wh_queue_succeed(job, rows, 0, wh_sql_job_tag());
+	commit_transaction();
+	QueryCancelPending = false;
+	RESUME_CANCEL_INTERRUPTS();
 }
 
 /* ---- claim, run, record ---- */
@@ -309,10 +345,18 @@ run(const WhJob *job)
 	if (wh_status_cancel_requested())
 		QueryCancelPending = InterruptPending = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, wh_job_timeout);
-	if (job->is_publish)
-		run_publish(job);
-	else
-		run_refresh(job);
+	switch (job->kind)
+	{
+		case WH_JOB_REFRESH:
+			run_refresh(job);
+			break;
+		case WH_JOB_PUBLISH:
+			run_publish(job);
+			break;
+		case WH_JOB_SQL:
+			run_sql(job);
+			break;
+	}
 	disable_timeout(STATEMENT_TIMEOUT, false);
 }
 
@@ -330,15 +374,16 @@ clean_up_after_error(void)
 }
 
 static void
-record(const WhJob *job, const WhFailure *failure, const char *phase)
+record(const WhJob *job, const WhFailure *failure, WhPhase phase)
 {
 	WhOutcome	outcome;
 
 	/* A second cancel must not keep the first from being written down. */
 	HOLD_CANCEL_INTERRUPTS();
 	begin_transaction();
-	outcome = wh_queue_record_failure(job, failure, phase);
-	if (outcome == WH_OUTCOME_FAILED && !job->is_publish)
+	outcome = wh_queue_record_failure(job, failure, wh_status_phase_name(phase),
+									  phase == WH_PHASE_CONNECTING);
+	if (outcome == WH_OUTCOME_FAILED && job->kind == WH_JOB_REFRESH)
 		wh_refresh_failed(job->template_name, job->tenant_name, job->target_schema,
 						  job->target_date, job->job_id, failure->message);
 	commit_transaction();
@@ -347,6 +392,7 @@ record(const WhJob *job, const WhFailure *failure, const char *phase)
 	ereport(LOG,
 			(errmsg("job " INT64_FORMAT " %s: %s", job->job_id,
 					outcome == WH_OUTCOME_RETRY ? "is retried" :
+					outcome == WH_OUTCOME_SET_ASIDE ? "waits for its tenant" :
 					outcome == WH_OUTCOME_FAILED ? "failed" : "was cancelled",
 					wh_queue_describe(job)),
 			 errdetail_log("%s", failure->message)));
@@ -379,7 +425,9 @@ run_and_record(const WhJob *job)
 	{
 		/* Whatever error came with it: who cancelled it wants it ended. */
 		failure->cancelled = failure->cancelled || wh_status_cancel_requested();
-		record(job, failure, wh_status_phase_name(phase));
+		if (job->kind == WH_JOB_SQL && !wh_sql_job_may_repeat(failure))
+			failure->transient = false;
+		record(job, failure, phase);
 	}
 	wh_status_job_done(failure == NULL ? WH_JOB_SUCCEEDED :
 					   failure->cancelled ? WH_JOB_NEITHER : WH_JOB_FAILED,

@@ -1,0 +1,398 @@
+/*
+ * schedule_sql.c: schedules come, change, rest and go.
+ *
+ * Called from SQL, in the user's transaction; the schedules of subscriptions
+ * also by subscribe.c.  schedule() and unschedule() take the calls of pg_cron:
+ * they run as their caller, because the command will run as him, and write as
+ * admin_role.  When a schedule runs is not decided here (schedule_check.c).
+ *
+ * Locks: the row of the schedule, then queued jobs of it.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+#include "guc.h"
+#include "schedule.h"
+#include "schedule_check.h"
+#include "schedule_write.h"
+#include "sqlutil.h"
+#include "tenant.h"
+#include "wh_worker.h"
+
+PG_FUNCTION_INFO_V1(wh_sql_schedule);
+PG_FUNCTION_INFO_V1(wh_sql_schedule_unnamed);
+PG_FUNCTION_INFO_V1(wh_sql_unschedule);
+PG_FUNCTION_INFO_V1(wh_sql_unschedule_by_id);
+PG_FUNCTION_INFO_V1(wh_sql_pause_schedule);
+PG_FUNCTION_INFO_V1(wh_sql_resume_schedule);
+PG_FUNCTION_INFO_V1(wh_sql_setup_cron);
+
+/* ---- the caller and admin_role ---- */
+
+void
+wh_schedule_become_admin(WhCaller *caller)
+{
+	GetUserIdAndSecContext(&caller->role, &caller->context);
+	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false),
+						   caller->context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+void
+wh_schedule_become_caller(const WhCaller *caller)
+{
+	SetUserIdAndSecContext(caller->role, caller->context);
+}
+
+/*
+ * Commands are their owner's, and those of owners that are gone are
+ * admin_role's; what loads and publishes is everybody's who may call us.
+ */
+static void
+require_owner(const WhCaller *caller, const char *name, const char *kind, const char *username)
+{
+	Oid			owner = get_role_oid(username, true);
+
+	if (strcmp(kind, "sql") != 0 || is_member_of_role(caller->role, get_role_oid(wh_admin_role, false)) ||
+		(OidIsValid(owner) && is_member_of_role(caller->role, owner)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("schedule \"%s\" belongs to role \"%s\"", name, username)));
+}
+
+static void
+report_no_schedule(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("schedule %s does not exist", what),
+			 errhint("Schedules are the rows of _wh.schedules.")));
+}
+
+/* ---- schedule ---- */
+
+static int64
+next_schedule_id(void)
+{
+	wh_query("SELECT pg_catalog.nextval('_wh.schedules_schedule_id_seq')", 0, NULL);
+	return wh_get_int8(0, 1);
+}
+
+int64
+wh_schedule_insert_sql(const char *name, const WhNewSql *new)
+{
+	WhArg		args[] = {
+		WH_INT8(next_schedule_id()), WH_TEXT(name), WH_TEXT(new->schedule), WH_TEXT(new->timezone),
+		WH_TEXT(new->command), WH_TEXT(new->username), WH_BOOL(new->active)
+	};
+
+	if (wh_schedule_write("INSERT INTO _wh.schedules (schedule_id, name, schedule, timezone, kind,"
+						  "  command, username, active)"
+						  " VALUES ($1, coalesce($2, 'job ' || $1), $3, $4, 'sql', $5, $6, $7)"
+						  " ON CONFLICT (name) DO NOTHING RETURNING schedule_id",
+						  lengthof(args), args) == 0)
+		return 0;
+	wh_notify_config_on_commit();
+	return wh_get_int8(0, 1);
+}
+
+/* The id of the schedule that had the name, now with another text and command; or 0. */
+static int64
+update_sql(const char *name, const WhNewSql *new, const WhCaller *caller)
+{
+	WhArg		args[] = {
+		WH_TEXT(name), WH_TEXT(new->schedule), WH_TEXT(new->command), WH_TEXT(new->username)
+	};
+	char	   *kind;
+
+	if (wh_query("SELECT kind, username FROM _wh.schedules WHERE name = $1 FOR NO KEY UPDATE",
+				 1, args) == 0)
+		return 0;
+	kind = wh_get_text(CurrentMemoryContext, 0, 1);
+	if (strcmp(kind, "sql") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("schedule \"%s\" exists and is of kind %s", name, kind),
+				 errhint("Choose another name for the command.")));
+	require_owner(caller, name, kind, wh_get_text(CurrentMemoryContext, 0, 2));
+	wh_schedule_write("UPDATE _wh.schedules SET schedule = $2, command = $3, username = $4"
+					  " WHERE name = $1 RETURNING schedule_id", lengthof(args), args);
+	wh_notify_config_on_commit();
+	return wh_get_int8(0, 1);
+}
+
+/* Somebody may take the name, or drop it, between the two statements. */
+static int64
+write_sql(const char *name, const WhNewSql *new, const WhCaller *caller)
+{
+	int64		id = 0;
+
+	while (id == 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (name != NULL)
+			id = update_sql(name, new, caller);
+		if (id == 0)
+			id = wh_schedule_insert_sql(name, new);
+	}
+	return id;
+}
+
+static int64
+schedule(const char *name, const char *text, char *command)
+{
+	WhNewSql	new = {.schedule = text,.command = command,.active = true};
+	WhCaller	caller;
+	int64		id;
+
+	if (name != NULL && name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a schedule is empty")));
+	wh_schedule_check_text(text);
+	new.username = wh_schedule_username(GetUserId());
+	wh_schedule_become_admin(&caller);
+	wh_spi_begin();
+	id = write_sql(name, &new, &caller);
+	wh_spi_end();
+	wh_schedule_become_caller(&caller);
+	return id;
+}
+
+Datum
+wh_sql_schedule(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	char	   *text;
+
+	wh_require_preloaded();
+	name = wh_tenant_text_arg(fcinfo, 0, "name");
+	text = wh_tenant_text_arg(fcinfo, 1, "schedule");
+	PG_RETURN_INT64(schedule(name, text, wh_tenant_text_arg(fcinfo, 2, "command")));
+}
+
+Datum
+wh_sql_schedule_unnamed(PG_FUNCTION_ARGS)
+{
+	char	   *text;
+
+	wh_require_preloaded();
+	text = wh_tenant_text_arg(fcinfo, 0, "schedule");
+	PG_RETURN_INT64(schedule(NULL, text, wh_tenant_text_arg(fcinfo, 1, "command")));
+}
+
+/* ---- unschedule, pause, resume ---- */
+
+/* By its name, or by its id where that is NULL; locked. */
+static int64
+find_schedule(const char *name, int64 id, const WhCaller *caller)
+{
+	WhArg		args[] = {WH_TEXT(name), WH_INT8(id)};
+	MemoryContext cxt = CurrentMemoryContext;
+
+	if (wh_query("SELECT schedule_id, name, kind, username FROM _wh.schedules"
+				 " WHERE CASE WHEN $1::text IS NULL THEN schedule_id = $2 ELSE name = $1 END"
+				 " FOR UPDATE", lengthof(args), args) == 0)
+		report_no_schedule(name ? psprintf("\"%s\"", name) : psprintf(INT64_FORMAT, id));
+	require_owner(caller, wh_get_text(cxt, 0, 2), wh_get_text(cxt, 0, 3), wh_get_text(cxt, 0, 4));
+	return wh_get_int8(0, 1);
+}
+
+/* A command that waits still would not find what to run; days are wanted anyway. */
+static void
+delete_schedule(int64 id)
+{
+	WhArg		args[] = {WH_INT8(id)};
+
+	wh_schedule_write("DELETE FROM _wh.schedules WHERE schedule_id = $1", lengthof(args), args);
+	wh_query("UPDATE _wh.jobs SET state = 'cancelled', finished_at = clock_timestamp(),"
+			 " last_error = 'its schedule was removed'"
+			 " WHERE kind = 'sql' AND state = 'queued' AND schedule_id = $1", lengthof(args), args);
+	wh_notify_config_on_commit();
+}
+
+static void
+unschedule(const char *name, int64 id)
+{
+	WhCaller	caller;
+
+	wh_schedule_become_admin(&caller);
+	wh_spi_begin();
+	delete_schedule(find_schedule(name, id, &caller));
+	wh_spi_end();
+	wh_schedule_become_caller(&caller);
+}
+
+Datum
+wh_sql_unschedule(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	unschedule(wh_tenant_text_arg(fcinfo, 0, "name"), 0);
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+wh_sql_unschedule_by_id(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("schedule_id must not be null")));
+	unschedule(NULL, PG_GETARG_INT64(0));
+	PG_RETURN_BOOL(true);
+}
+
+static void
+set_active(const char *name, bool active)
+{
+	WhCaller	caller;
+
+	wh_schedule_become_admin(&caller);
+	wh_spi_begin();
+	{
+		WhArg		args[] = {WH_INT8(find_schedule(name, 0, &caller)), WH_BOOL(active)};
+
+		wh_schedule_write("UPDATE _wh.schedules SET active = $2"
+						  " WHERE schedule_id = $1 AND active <> $2", lengthof(args), args);
+	}
+	wh_notify_config_on_commit();
+	wh_spi_end();
+	wh_schedule_become_caller(&caller);
+}
+
+Datum
+wh_sql_pause_schedule(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	set_active(wh_tenant_text_arg(fcinfo, 0, "name"), false);
+	PG_RETURN_VOID();
+}
+
+Datum
+wh_sql_resume_schedule(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	set_active(wh_tenant_text_arg(fcinfo, 0, "name"), true);
+	PG_RETURN_VOID();
+}
+
+/* ---- the schedules of subscriptions ---- */
+
+/* 0 when the name is taken. */
+static uint64
+insert_refresh(const char *name, const char *template_name, const char *tenant_name,
+			   const char *schema)
+{
+	WhArg		args[] = {
+		WH_TEXT(name), WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)
+	};
+
+	return wh_schedule_write("INSERT INTO _wh.schedules (name, schedule, kind, template_name,"
+							 "  tenant_name, target_schema)"
+							 " SELECT $1, t.schedule, 'refresh', $2, $3, $4"
+							 "  FROM _wh.mv_templates t WHERE t.template_name = $2"
+							 " ON CONFLICT (name) DO NOTHING", lengthof(args), args);
+}
+
+bool
+wh_schedule_subscription(const char *template_name, const char *tenant_name, const char *schema)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)};
+	char	   *name = psprintf("refresh %s %s", template_name, tenant_name);
+	char	   *unique_name;
+	bool		had_one;
+
+	wh_spi_begin();
+	had_one = wh_query("SELECT FROM _wh.schedules WHERE kind = 'refresh' AND template_name = $1"
+					   " AND tenant_name = $2 AND target_schema = $3", lengthof(args), args) > 0;
+	if (!had_one)
+	{
+		if (strcmp(schema, tenant_name) != 0)
+			name = psprintf("%s %s", name, schema);
+		unique_name = name;
+		/* Somebody's own schedule may have it. */
+		for (int i = 2; insert_refresh(unique_name, template_name, tenant_name, schema) == 0; i++)
+			unique_name = psprintf("%s (%d)", name, i);
+		wh_notify_config_on_commit();
+	}
+	wh_spi_end();
+	return !had_one;
+}
+
+void
+wh_schedule_unsubscription(const char *template_name, const char *tenant_name, const char *schema)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)};
+
+	wh_spi_begin();
+	if (wh_schedule_write("DELETE FROM _wh.schedules WHERE kind = 'refresh' AND tenant_name = $2"
+						  " AND ($1::text IS NULL OR template_name = $1)"
+						  " AND ($3::text IS NULL OR target_schema = $3)",
+						  lengthof(args), args) > 0)
+		wh_notify_config_on_commit();
+	wh_spi_end();
+}
+
+/* Schedules with another text than their template's now. */
+static int32
+follow_templates(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+
+	return (int32) wh_schedule_write("UPDATE _wh.schedules c SET schedule = t.schedule"
+									 " FROM _wh.mv_templates t, _wh.tenant_templates s"
+									 " WHERE c.kind = 'refresh' AND t.template_name = c.template_name"
+									 "  AND s.template_name = c.template_name AND s.active"
+									 "  AND s.tenant_name = c.tenant_name"
+									 "  AND s.target_schema = c.target_schema"
+									 "  AND c.schedule <> t.schedule"
+									 "  AND ($1::text IS NULL OR t.template_name = $1)",
+									 lengthof(args), args);
+}
+
+static int32
+schedule_subscriptions(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	MemoryContext cxt = CurrentMemoryContext;
+	uint64		n = wh_query("SELECT template_name, tenant_name, target_schema"
+							 " FROM _wh.tenant_templates"
+							 " WHERE active AND ($1::text IS NULL OR template_name = $1)"
+							 " ORDER BY 1, 2, 3", lengthof(args), args);
+	SPITupleTable *rows = SPI_tuptable;
+	int32		made = 0;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *target[3];
+
+		SPI_tuptable = rows;
+		for (int col = 0; col < 3; col++)
+			target[col] = wh_get_text(cxt, i, col + 1);
+		made += wh_schedule_subscription(target[0], target[1], target[2]);
+	}
+	return made;
+}
+
+Datum
+wh_sql_setup_cron(PG_FUNCTION_ARGS)
+{
+	char	   *template_name;
+	int32		n;
+
+	wh_require_preloaded();
+	template_name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (template_name != NULL)
+		wh_tenant_require_template(template_name);
+	wh_spi_begin();
+	n = follow_templates(template_name);
+	n += schedule_subscriptions(template_name);
+	wh_notify_config_on_commit();
+	wh_spi_end();
+	PG_RETURN_INT32(n);
+}
