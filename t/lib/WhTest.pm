@@ -206,7 +206,8 @@ sub events_query
 	  . "WHERE at >= '$first' AND at < date '$last' + 1";
 }
 
-# A template over "events".  Options: query, columns, indexes.
+# A template over "events".  Options: query, columns, indexes, schedule (by
+# default one that does not come due while a test runs).
 sub add_events_template
 {
 	my ($warehouse, $name, %opt) = @_;
@@ -219,10 +220,10 @@ sub add_events_template
 	  // 'CREATE UNIQUE INDEX idx_{schema}_{view_name}_id ON {schema}.{view_name} (id)';
 
 	$warehouse->safe_psql('postgres',
-		'INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, indexes)'
-		  . sprintf(' VALUES (%s, %s, %s, %s)',
+		'INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, indexes, schedule)'
+		  . sprintf(' VALUES (%s, %s, %s, %s, %s)',
 			literal($name), literal($query), literal($columns),
-			literal($indexes)));
+			literal($indexes), literal($opt{schedule} // '0 0 29 2 *')));
 }
 
 # ---- asking and waiting ------------------------------------------------
