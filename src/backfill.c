@@ -235,6 +235,32 @@ insert_jobs(const BackfillRequest *request, int64 backfill_id, int64 *inserted)
 }
 
 /*
+ * The single day for which a person waits leaves the backfill that has queued
+ * it, which may be paused or take hours; that one then ends after this one.
+ */
+static int64
+take_from_backfills(const BackfillRequest *request, int64 backfill_id)
+{
+	WhArg		args[] = {REQUEST_ARGS(request), WH_INT8(backfill_id), WH_INT4(WH_PRIORITY_INTERACTIVE)};
+
+	wh_query(DAYS_SQL ", taken AS ("
+			 " SELECT j.job_id, j.backfill_id FROM day"
+			 "  JOIN _wh.jobs j ON j.template_name = $1 AND j.kind = 'refresh' AND j.state = 'queued'"
+			 "   AND j.target_schema = day.target_schema AND j.target_date = day.target_date"
+			 " WHERE j.backfill_id <> $8 FOR NO KEY UPDATE OF j),"
+			 " moved AS (UPDATE _wh.jobs j SET backfill_id = $8, priority = least(j.priority, $9)"
+			 "  FROM taken t WHERE j.job_id = t.job_id),"
+			 " told AS (UPDATE _wh.backfills b SET days_total = b.days_total - t.days,"
+			 "   waits_for = b.waits_for || $8"
+			 "  FROM (SELECT backfill_id, count(*) AS days FROM taken GROUP BY 1) t"
+			 "  WHERE b.backfill_id = t.backfill_id)"
+			 " SELECT count(*) FROM taken", lengthof(args), args);
+	if (wh_get_int8(0, 1) > 0)
+		wh_notify_config_on_commit();
+	return wh_get_int8(0, 1);
+}
+
+/*
  * A day that is pending already is not queued twice.  What a schedule made
  * belongs to this backfill from now on, so that it does not end before; and
  * nothing waits in a lower class than it would have here.  Returns how many it
@@ -255,11 +281,15 @@ take_over_jobs(const BackfillRequest *request, int64 backfill_id)
 			 "   AND j.target_schema = day.target_schema AND j.target_date = day.target_date"
 			 "   AND (j.backfill_id IS NULL"
 			 "    OR (j.backfill_id <> $8 AND j.state = 'queued' AND j.priority > $9))"
-			 " RETURNING j.job_id, j.backfill_id)"
-			 " SELECT count(*), min(job_id), max(job_id), count(*) FILTER (WHERE backfill_id = $8)"
+			 " RETURNING j.job_id, j.backfill_id, j.state)"
+			 " SELECT count(*), min(job_id), max(job_id), count(*) FILTER (WHERE backfill_id = $8),"
+			 "  count(*) FILTER (WHERE state = 'running')"
 			 " FROM taken", lengthof(args), args);
 	if (wh_get_int8(0, 1) > 0)
 		wh_notify_jobs_on_commit(wh_get_int8(0, 2), wh_get_int8(0, 3));
+	/* From a job that runs already the launcher would not learn of the backfill. */
+	if (wh_get_int8(0, 5) > 0)
+		wh_notify_config_on_commit();
 	return wh_get_int8(0, 4);
 }
 
@@ -335,6 +365,8 @@ enqueue(BackfillRequest *request)
 	planned = insert_jobs(request, backfill_id, &inserted);
 	if (inserted < planned)
 	{
+		if (priority_of(request) == WH_PRIORITY_INTERACTIVE)
+			inserted += take_from_backfills(request, backfill_id);
 		inserted += take_over_jobs(request, backfill_id);
 		note_shared_days(request, backfill_id);
 	}

@@ -37,6 +37,9 @@
 #define AGAIN_MS 200
 #define TROUBLE_MS 5000
 
+/* Then the launcher has other things to do: each that is locked costs LOCK_TIMEOUT. */
+#define BUDGET_MS 250
+
 /* A clock that was set back by less than this is only waited for. */
 #define STEP_BACK_MS (5 * 60 * 1000)
 
@@ -51,6 +54,16 @@ static MemoryContext due_context = NULL;
 static pairingheap *heap = NULL;
 static TimestampTz last_now = 0;	/* the clock when we last looked */
 static char *known_zone = NULL; /* wh_worker.timezone when we last looked */
+
+/* What is left to adjust, because rows were locked. */
+typedef struct Left
+{
+	bool		any;
+	bool		by_zone;
+} Left;
+
+static Left left = {false, false};
+static Left found_left = {false, false};	/* by a transaction that may be rolled back */
 
 static int
 compare(const pairingheap_node *a, const pairingheap_node *b, void *arg)
@@ -114,16 +127,18 @@ adjust_to_changes(void)
 {
 	TimestampTz now = wh_clock_now();
 	bool		stepped_back = TimestampDifferenceExceeds(now, last_now, STEP_BACK_MS);
-	bool		zone_changed = known_zone == NULL || strcmp(known_zone, wh_timezone) != 0;
+	bool		zone_changed = known_zone == NULL || strcmp(known_zone, wh_timezone) != 0 ||
+		left.by_zone;
 
-	if (stepped_back || zone_changed)
-		wh_schedule_adjust(now, zone_changed);
+	found_left.any = !wh_schedule_adjust(now, stepped_back || zone_changed || left.any, zone_changed);
+	found_left.by_zone = found_left.any && zone_changed;
 }
 
 static void
 note_changes(TimestampTz now)
 {
 	last_now = now;
+	left = found_left;
 	if (known_zone != NULL && strcmp(known_zone, wh_timezone) == 0)
 		return;
 	if (known_zone != NULL)
@@ -273,6 +288,7 @@ wh_due_run(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz now = wh_clock_now();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BUDGET_MS);
 	int			n = 0;
 
 	notice_step_back();
@@ -280,7 +296,7 @@ wh_due_run(void)
 	if (first_entry() == NULL || first_entry()->next_run > now)
 		return false;
 	begin_transaction();
-	while (n < PER_TRANSACTION && run_first(now))
+	while (n < PER_TRANSACTION && GetCurrentTimestamp() < deadline && run_first(now))
 		n++;
 	commit_transaction(context);
 	return first_entry() != NULL && first_entry()->next_run <= now;

@@ -11,12 +11,16 @@
 #include "commands/async.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "utils/fmgrprotos.h"
 #include "utils/json.h"
 
 #include "event.h"
 #include "sqlutil.h"
 
 #define CHANNEL "wh_worker"
+
+/* Of the server's queue of notifications; what is left is for others. */
+#define QUEUE_USAGE_MAX 0.9
 
 /* Escaped it may grow sixfold, and a payload has less than 8000 bytes. */
 #define NAME_BYTES 200
@@ -42,12 +46,18 @@ add_clipped(StringInfo json, const char *key, const char *value, int bytes)
 	add_text(json, key, clipped);
 }
 
-/* Ends the object and has it sent. */
+/*
+ * Ends the object and has it sent.  A queue that is full, because a listener is
+ * in a transaction for days, would make our commits fail, and so stop all jobs.
+ */
 static void
 send_event(StringInfo json)
 {
+	double		usage = DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+
 	appendStringInfoChar(json, '}');
-	Async_Notify(CHANNEL, json->data);
+	if (usage < QUEUE_USAGE_MAX)
+		Async_Notify(CHANNEL, json->data);
 	pfree(json->data);
 }
 

@@ -51,13 +51,18 @@ count_failure(const char *tenant_name, const WhFailure *failure)
 		WH_TEXT(tenant_name), WH_TEXT(failure->sqlstate), WH_TEXT(failure->message)
 	};
 
-	/* One that was on its way when the tenant was set aside tells nothing new. */
+	/*
+	 * One that was on its way when the tenant was set aside tells nothing new.
+	 * What a clock that was set back since has written means nothing.
+	 */
 	wh_query("INSERT INTO _wh.tenant_failures AS f"
 			 " (tenant_name, consecutive_failures, last_failure_at, last_sqlstate, last_error)"
 			 " VALUES ($1, 1, clock_timestamp(), $2, $3)"
 			 " ON CONFLICT (tenant_name) DO UPDATE SET"
 			 "  consecutive_failures = f.consecutive_failures"
-			 "   + CASE WHEN f.retry_at > clock_timestamp() THEN 0 ELSE 1 END,"
+			 "   + CASE WHEN f.retry_at > clock_timestamp()"
+			 "      AND f.last_failure_at <= clock_timestamp() THEN 0 ELSE 1 END,"
+			 "  retry_at = CASE WHEN f.last_failure_at <= clock_timestamp() THEN f.retry_at END,"
 			 "  last_failure_at = clock_timestamp(), last_sqlstate = $2, last_error = $3"
 			 " RETURNING consecutive_failures", lengthof(args), args);
 	return wh_get_int4(0, 1);

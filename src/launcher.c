@@ -51,6 +51,7 @@
 #define NOTICE_MS 1000
 #define SHORTAGE_MS 1000
 #define RESTART_MS 1000
+#define STEP_BACK_MS 1000
 #define ERROR_DELAY_MS 1000
 #define ERROR_DELAY_MAX_MS (30 * 1000)
 #define KEEP_TENANT_JOBS 8
@@ -87,6 +88,7 @@ static TimestampTz last_reread = 0;
 static TimestampTz last_prune = 0;
 static TimestampTz last_notice = 0;
 static TimestampTz no_start_before = 0;
+static TimestampTz last_cycle = 0;
 static TimestampTz wake_at;
 
 static void
@@ -147,6 +149,10 @@ read_unreachable(void)
 {
 	wh_ready_all_reachable();
 	wh_queue_read_unreachable(wh_ready_unreachable);
+	for (int i = 0; i < wh_status_max_slots(); i++)
+		if (workers[i].known && workers[i].job.is_probe &&
+			wh_ready_probe_answered(workers[i].job.tenant_name))
+			workers[i].job.is_probe = false;
 }
 
 static RunningBackfill *
@@ -280,6 +286,7 @@ job_ended(Worker *worker)
 	wh_ready_finished(&worker->job);
 	worker->job.job_id = 0;
 	worker->job.backfill_id = 0;
+	worker->job.is_probe = false;
 }
 
 static void
@@ -656,6 +663,20 @@ run_schedules(void)
 
 /* ---- the loop ---- */
 
+/* The server's own clock was set back: what was put off would wait for its old time. */
+static void
+notice_step_back(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(now, last_cycle, STEP_BACK_MS))
+	{
+		need_reread = true;
+		no_start_before = last_prune = last_notice = 0;
+	}
+	last_cycle = now;
+}
+
 static bool
 extension_exists(void)
 {
@@ -722,6 +743,7 @@ cycle(void)
 	int			starting;
 
 	wake_within(REREAD_MS);
+	notice_step_back();
 	if (!have_extension())
 		return !wh_enabled || !database_is_listed();
 	report_idle();
@@ -786,7 +808,7 @@ rest(void)
 
 	pgstat_report_stat(false);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
+					 Min(ms, REREAD_MS), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	/* A cancel that came while we slept has nothing to cancel. */
 	QueryCancelPending = false;

@@ -40,8 +40,9 @@ pull_in(TimestampTz latest)
 {
 	WhArg		args[] = {WH_TSTZ(latest)};
 
-	wh_query("UPDATE _wh.jobs SET not_before = $1 WHERE state = 'queued' AND not_before > $1",
-			 lengthof(args), args);
+	wh_query("UPDATE _wh.jobs SET not_before = $1 WHERE job_id IN (SELECT j.job_id"
+			 " FROM _wh.jobs j WHERE j.state = 'queued' AND j.not_before > $1"
+			 " FOR NO KEY UPDATE SKIP LOCKED)", lengthof(args), args);
 }
 
 static void
@@ -55,6 +56,7 @@ fill_queued(WhQueued *job, uint64 row)
 	job->priority = (int16) wh_get_int8(row, 4);
 	job->sequence_number = wh_get_int8(row, 5);
 	job->not_before = wh_get_timestamptz(row, 6);
+	job->is_probe = false;
 }
 
 void
@@ -166,11 +168,14 @@ wh_queue_claim(int64 job_id)
 	WhJob	   *job = NULL;
 
 	wh_spi_begin();
+	/* Whoever has its row locked tells of it at his commit; a worker waits for nobody. */
 	if (wh_query("UPDATE _wh.jobs"
 				 "   SET state = 'running', attempt = attempt + 1, owner_pid = $2,"
 				 "       started_at = clock_timestamp(), finished_at = NULL"
-				 " WHERE job_id = $1 AND state = 'queued' AND not_before <= clock_timestamp()"
-				 "   AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
+				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
+				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
+				 "    AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
+				 "   FOR NO KEY UPDATE OF q SKIP LOCKED)"
 				 " RETURNING " JOB_COLUMNS,
 				 lengthof(args), args) == 1)
 		job = read_job(0, cxt);
@@ -336,11 +341,13 @@ recover_one(int64 job_id)
 	const char *status;
 	WhJob	   *job;
 
+	/* One that somebody has locked is found again when the queue is reread. */
 	if (wh_query("UPDATE _wh.jobs SET owner_pid = NULL,"
 				 "  state = CASE WHEN attempt >= $2 THEN 'failed' ELSE 'queued' END,"
 				 "  finished_at = CASE WHEN attempt >= $2 THEN clock_timestamp() END,"
 				 "  last_sqlstate = '57P02', last_error = 'its worker went away'"
-				 " WHERE job_id = $1 AND state = 'running'"
+				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q WHERE q.job_id = $1"
+				 "  AND q.state = 'running' FOR NO KEY UPDATE SKIP LOCKED)"
 				 " RETURNING " JOB_COLUMNS, lengthof(args), args) == 0)
 		return;
 	job = read_job(0, CurrentMemoryContext);

@@ -52,6 +52,7 @@ typedef struct WhQueued
 	int16		priority;
 	int64		sequence_number;
 	TimestampTz not_before;
+	bool		is_probe;		/* handed out to find out whether its tenant can be reached */
 } WhQueued;
 
 typedef void (*WhQueuedCallback) (const WhQueued *job, void *arg);

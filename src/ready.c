@@ -54,6 +54,7 @@ typedef struct Tenant
 	bool		active;
 	int			cap;			/* 0: the setting's */
 	bool		unreachable;	/* the last time */
+	int			probes;			/* running jobs that were started since */
 	TimestampTz retry_at;
 	WhHours		quiet_hours;
 	TimestampTz hours_checked;	/* what follows holds from then ... */
@@ -146,6 +147,7 @@ clear_tenant(Tenant *tenant)
 	tenant->active = true;
 	tenant->cap = 0;
 	tenant->unreachable = false;
+	tenant->probes = 0;
 	tenant->retry_at = 0;
 	tenant->quiet_hours.nwindows = 0;
 	tenant->hours_checked = tenant->hours_valid_to = 0;
@@ -255,8 +257,10 @@ void
 wh_ready_started(const WhQueued *job)
 {
 	Class		class = class_of(job);
+	Tenant	   *tenant = get_tenant(job->tenant_name);
 
-	get_tenant(job->tenant_name)->running[class]++;
+	tenant->running[class]++;
+	tenant->probes += job->is_probe ? 1 : 0;
 	running[class]++;
 	get_backfill(job->backfill_id)->outstanding++;
 }
@@ -270,6 +274,7 @@ wh_ready_finished(const WhQueued *job)
 
 	/* A reset in between may have started the counts anew. */
 	tenant->running[class] = Max(tenant->running[class] - 1, 0);
+	tenant->probes = Max(tenant->probes - (job->is_probe ? 1 : 0), 0);
 	running[class] = Max(running[class] - 1, 0);
 	backfill->outstanding = Max(backfill->outstanding - 1, 0);
 }
@@ -327,6 +332,16 @@ wh_ready_unreachable(const char *tenant_name, TimestampTz retry_at)
 
 	tenant->unreachable = true;
 	tenant->retry_at = retry_at;
+}
+
+bool
+wh_ready_probe_answered(const char *tenant_name)
+{
+	Tenant	   *tenant = get_tenant(tenant_name);
+
+	if (!tenant->unreachable)
+		tenant->probes = 0;
+	return !tenant->unreachable;
 }
 
 /*
@@ -397,7 +412,11 @@ typedef struct Look
 	int			allowed[NCLASSES];	/* jobs that may start, of all tenants */
 } Look;
 
-/* Workers that go on waiting for tenants that did not answer the last time. */
+/*
+ * Workers that wait for tenants that did not answer the last time.  A job that
+ * reached its tenant before another one failed to is none of them: it may take
+ * hours, in which nobody else could probe.
+ */
 static int
 count_probes(void)
 {
@@ -409,7 +428,7 @@ count_probes(void)
 		const Tenant *tenant = dlist_container(Tenant, link, iter.cur);
 
 		if (tenant->unreachable)
-			probes += tenant->running[CLASS_OTHER] + tenant->running[CLASS_BACKFILL];
+			probes += tenant->probes;
 	}
 	return probes;
 }
@@ -547,6 +566,7 @@ take(Tenant *tenant, Class class, WhQueued *job)
 	*job = first_of(tenant, class)->job;
 	take_from_heap(first_of(tenant, class));
 	get_backfill(job->backfill_id)->outstanding--;
+	job->is_probe = tenant->unreachable;
 	wh_ready_started(job);
 	tenant->last_served = ++served;
 	tenant->last_class = last_class = class;

@@ -23,6 +23,9 @@ extern void wh_ready_tenant(const char *tenant_name, bool active, int cap,
 extern void wh_ready_all_reachable(void);
 extern void wh_ready_unreachable(const char *tenant_name, TimestampTz retry_at);
 
+/* Whether the tenant of a probe can be reached now: then it counts as one no more. */
+extern bool wh_ready_probe_answered(const char *tenant_name);
+
 /* A job that is known already is replaced if anything of it changed. */
 extern void wh_ready_add(const WhQueued *job);
 

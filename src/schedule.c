@@ -483,28 +483,33 @@ adjusted(const WhTiming *timing, bool has_zone, TimestampTz next_run, TimestampT
 	return next_run;
 }
 
-static void
+/* False if its row is locked by somebody. */
+static bool
 adjust_one(int64 schedule_id, TimestampTz old, TimestampTz new)
 {
 	WhArg		args[] = {WH_INT8(schedule_id), WH_TSTZ(old), WH_TSTZ(new)};
 
-	wh_schedule_write("UPDATE _wh.schedules SET next_run = $3 WHERE schedule_id ="
-					  " (SELECT schedule_id FROM _wh.schedules WHERE schedule_id = $1"
-					  "  AND next_run = $2 FOR NO KEY UPDATE SKIP LOCKED)",
-					  lengthof(args), args);
+	if (wh_schedule_write("UPDATE _wh.schedules SET next_run = $3 WHERE schedule_id ="
+						  " (SELECT schedule_id FROM _wh.schedules WHERE schedule_id = $1"
+						  "  AND next_run = $2 FOR NO KEY UPDATE SKIP LOCKED)",
+						  lengthof(args), args) > 0)
+		return true;
+	return wh_query("SELECT FROM _wh.schedules WHERE schedule_id = $1 AND next_run = $2",
+					2, args) == 0;
 }
 
-void
-wh_schedule_adjust(TimestampTz now, bool zone_changed)
+bool
+wh_schedule_adjust(TimestampTz now, bool all, bool zone_changed)
 {
-	WhArg		args[] = {WH_TSTZ(now)};
+	WhArg		args[] = {WH_TSTZ(now), WH_BOOL(all)};
+	bool		complete = true;
 	MemoryContext cxt = CurrentMemoryContext;
 	SPITupleTable *rows;
 	uint64		n;
 
 	wh_spi_begin();
 	n = wh_query("SELECT schedule_id, name, schedule, timezone, next_run FROM _wh.schedules"
-				 " WHERE next_run > $1", lengthof(args), args);
+				 " WHERE next_run > $1 AND ($2 OR next_run = 'infinity')", lengthof(args), args);
 	rows = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -526,9 +531,10 @@ wh_schedule_adjust(TimestampTz now, bool zone_changed)
 			continue;
 		next = adjusted(&timing, timezone != NULL, next_run, now, zone_changed);
 		if (next != next_run)
-			adjust_one(schedule_id, next_run, next);
+			complete &= adjust_one(schedule_id, next_run, next);
 	}
 	wh_spi_end();
+	return complete;
 }
 
 /* ---- ends of jobs ---- */

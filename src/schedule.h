@@ -25,9 +25,11 @@ extern TimestampTz wh_schedule_failed(int64 schedule_id, TimestampTz now, const 
 /*
  * The clock or the setting of the zone is another one: no schedule shall wait
  * for longer than until its first run after now, and with "zone_changed" those
- * that name no zone wait for exactly that.  What is due stays due.
+ * that name no zone wait for exactly that.  What is due stays due.  Without "all"
+ * only those that could not be planned (their zone was not there).  False: some
+ * rows were locked, ask again.
  */
-extern void wh_schedule_adjust(TimestampTz now, bool zone_changed);
+extern bool wh_schedule_adjust(TimestampTz now, bool all, bool zone_changed);
 
 /* The schedule of a subscription, by the template's column; false if there was one. */
 extern bool wh_schedule_subscription(const char *template_name, const char *tenant_name,

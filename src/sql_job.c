@@ -240,8 +240,8 @@ has_ended(Process *process)
 	return status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED;
 }
 
-/* Also run while this process exits, so without looking at interrupts. */
-static void
+/* False if it goes on.  Also run while this process exits, so without looking at interrupts. */
+static bool
 terminate_process(Process *process)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), END_WAIT_MS);
@@ -256,32 +256,38 @@ terminate_process(Process *process)
 			ereport(LOG,
 					(errmsg("the process of job " INT64_FORMAT " has not ended yet, although it was terminated",
 							process->job->job_id)));
-			break;
+			return false;
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 left, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
+	return true;
 }
 
 /*
- * When all went well, it has ended by itself.  It is detached from before it
- * is waited for, because it cannot end while it has something to say.
+ * When all went well, it has ended by itself.  Its queue is detached from before
+ * it is waited for, because it cannot end while it has something to say; what
+ * it committed is only known after that, and not if it goes on.
  */
 static void
 end_process(int code, Datum arg)
 {
 	Process    *process = (Process *) DatumGetPointer(arg);
+	bool		ended = true;
 
+	if (process->queue != NULL)
+		shm_mq_detach(process->queue);
+	process->queue = NULL;
+	if (process->handle != NULL && !has_ended(process))
+		ended = terminate_process(process);
+	process->handle = NULL;
 	if (process->segment != NULL)
 	{
-		partly_committed = process->shared != NULL && process->shared->committed;
+		partly_committed = !ended || (process->shared != NULL && process->shared->committed);
 		dsm_detach(process->segment);
-		process->segment = NULL;
 	}
-	if (process->handle != NULL && !has_ended(process))
-		terminate_process(process);
-	process->handle = NULL;
+	process->segment = NULL;
 }
 
 /* ---- what it says ---- */

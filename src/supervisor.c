@@ -272,8 +272,9 @@ look_after(ListedDatabase *db)
 		wh_status_launcher_waiting(db->slot, "wh_worker.enabled is off");
 		return true;
 	}
-	if (!TimestampDifferenceExceeds(db->started_at, GetCurrentTimestamp(),
-									RESTART_INTERVAL_MS))
+	/* One that was started in the future was so before the clock was set back. */
+	if (db->started_at <= GetCurrentTimestamp() &&
+		!TimestampDifferenceExceeds(db->started_at, GetCurrentTimestamp(), RESTART_INTERVAL_MS))
 		return false;
 
 	problem = database_problem(db->name);

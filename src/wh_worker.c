@@ -27,8 +27,18 @@ static shmem_request_hook_type previous_shmem_request = NULL;
 static shmem_startup_hook_type previous_shmem_startup = NULL;
 static bool preloaded = false;
 
-static int64 noted_first = 0;
-static int64 noted_last = 0;
+/*
+ * Ids of jobs that the launcher is to read when the transaction commits.  Not
+ * one range from the oldest to the newest: between them may lie a backfill.
+ */
+typedef struct Range
+{
+	int64		first;
+	int64		last;
+} Range;
+
+static Range noted[8];
+static int	nnoted = 0;
 static bool noted_config = false;
 
 void
@@ -59,13 +69,22 @@ wh_require_running(void)
 void
 wh_notify_jobs_on_commit(int64 first_job_id, int64 last_job_id)
 {
-	if (noted_first == 0)
+	Range	   *range = NULL;
+
+	for (int i = 0; i < nnoted && range == NULL; i++)
 	{
-		noted_first = first_job_id;
-		noted_last = last_job_id;
+		if (first_job_id <= noted[i].last + 1 && last_job_id >= noted[i].first - 1)
+			range = &noted[i];
 	}
-	noted_first = Min(noted_first, first_job_id);
-	noted_last = Max(noted_last, last_job_id);
+	if (range == NULL && nnoted < lengthof(noted))
+	{
+		noted[nnoted++] = (Range) {first_job_id, last_job_id};
+		return;
+	}
+	if (range == NULL)
+		range = &noted[nnoted - 1];
+	range->first = Min(range->first, first_job_id);
+	range->last = Max(range->last, last_job_id);
 }
 
 void
@@ -77,14 +96,15 @@ wh_notify_config_on_commit(void)
 static void
 tell_launcher(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT && noted_first != 0)
-		wh_status_post_jobs(noted_first, noted_last);
+	if (event == XACT_EVENT_COMMIT)
+		for (int i = 0; i < nnoted; i++)
+			wh_status_post_jobs(noted[i].first, noted[i].last);
 	if (event == XACT_EVENT_COMMIT && noted_config)
 		wh_status_post_config();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
 	{
-		noted_first = noted_last = 0;
+		nnoted = 0;
 		noted_config = false;
 	}
 }
