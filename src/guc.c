@@ -139,7 +139,7 @@ static void
 define_schedule_settings(void)
 {
 	DefineCustomStringVariable("wh_worker.timezone",
-							   "Time zone of schedules that name none.",
+							   "Time zone of schedules that name none, and of quiet hours.",
 							   NULL, &wh_timezone, "UTC", PGC_SIGHUP, 0,
 							   check_timezone, NULL, NULL);
 	DefineCustomIntVariable("wh_worker.catchup_days",

@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 
+#include "schedule.h"
 #include "sqlutil.h"
 #include "tenant.h"
 #include "wh_worker.h"
@@ -52,8 +53,11 @@ set_tenant_active(const char *tenant_name, bool active)
 	wh_require_preloaded();
 	wh_tenant_require(tenant_name);
 	wh_spi_begin();
+	/* resumed though it was not paused: one that is set aside is asked at once */
 	wh_query("UPDATE _wh.tenant_connections SET active = $2"
-			 " WHERE tenant_name = $1 AND active <> $2", lengthof(args), args);
+			 " WHERE tenant_name = $1 AND (active <> $2 OR $2)", lengthof(args), args);
+	if (active)
+		wh_schedule_tenant_resumed(tenant_name);
 	wh_notify_config_on_commit();
 	wh_spi_end();
 }

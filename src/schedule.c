@@ -142,21 +142,23 @@ describe_lateness(const WhTiming *timing, TimestampTz due, TimestampTz now)
 
 /*
  * $1 template, $2 tenant, $3 schema, $4 today, $5 first day, $6 schedule,
- * $7 and $8 the classes of today's and of older days.  A day is wanted that is
- * today, that was fetched before it was over, that has no content, or whose
- * last attempt failed.  One that
- * waits in a lower class already is moved up, and is the schedule's from then
- * on: its backfill may be paused.
+ * $7 and $8 the classes of today's and of older days, $9 the first day that is
+ * healed.  A day is wanted that is today, that was fetched before it was over,
+ * that has no content, or whose last attempt failed; yesterday's late rows are
+ * wanted even where nothing is healed.  One that waits in a lower class already
+ * is moved up, and is the schedule's from then on: its backfill may be paused.
  */
 static const char *const refresh_sql =
 "WITH day AS ("
 "  SELECT x.target_date,"
 "    CASE WHEN x.target_date >= $4 - 1 THEN $7 ELSE $8 END AS priority,"
 "    CASE WHEN x.target_date = $4 THEN 'today'"
-"         WHEN l.relation_oid IS NULL AND l.failed_at IS NULL THEN 'missing'"
-"         WHEN l.fetch_started_at < (x.target_date + 1)::timestamp AT TIME ZONE 'UTC'"
+"         WHEN l.relation_oid IS NOT NULL"
+"          AND l.fetch_started_at < (x.target_date + 1)::timestamp AT TIME ZONE 'UTC'"
 "         THEN 'unfinished'"
-"         WHEN l.failed_at IS NOT NULL THEN 'failed' END AS reason"
+"         WHEN x.target_date < $9 THEN NULL"
+"         WHEN l.failed_at IS NOT NULL THEN 'failed'"
+"         WHEN l.relation_oid IS NULL THEN 'missing' END AS reason"
 "    FROM (SELECT $4 - i AS target_date FROM generate_series(0, $4 - $5) AS i) AS x"
 "    LEFT JOIN _wh.day_loads l ON l.template_name = $1 AND l.target_schema = $3"
 "     AND l.target_date = x.target_date),"
@@ -272,8 +274,9 @@ decide_refresh(const Schedule *schedule, Decision *decision)
 	WhArg		args[] = {
 		WH_TEXT(schedule->template_name), WH_TEXT(schedule->tenant_name),
 		WH_TEXT(schedule->target_schema), WH_DATE(today),
-		WH_DATE(Max(start, today - wh_catchup_days)), WH_INT8(schedule->schedule_id),
-		WH_INT4(WH_PRIORITY_TODAY), WH_INT4(WH_PRIORITY_CATCH_UP)
+		WH_DATE(Max(start, today - Max(wh_catchup_days, 1))), WH_INT8(schedule->schedule_id),
+		WH_INT4(WH_PRIORITY_TODAY), WH_INT4(WH_PRIORITY_CATCH_UP),
+		WH_DATE(today - wh_catchup_days)
 	};
 
 	decision->status = "skipped";
@@ -535,6 +538,20 @@ wh_schedule_adjust(TimestampTz now, bool all, bool zone_changed)
 	}
 	wh_spi_end();
 	return complete;
+}
+
+/* ---- a tenant that was paused ---- */
+
+void
+wh_schedule_tenant_resumed(const char *tenant_name)
+{
+	WhArg		args[] = {WH_TEXT(tenant_name), WH_TSTZ(wh_clock_now())};
+
+	wh_spi_begin();
+	wh_schedule_write("UPDATE _wh.schedules SET next_run = $2 WHERE kind = 'refresh'"
+					  " AND tenant_name = $1 AND active AND next_run > $2"
+					  " AND last_status LIKE 'skipped: %'", lengthof(args), args);
+	wh_spi_end();
 }
 
 /* ---- ends of jobs ---- */

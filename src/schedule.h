@@ -39,6 +39,9 @@ extern bool wh_schedule_subscription(const char *template_name, const char *tena
 extern void wh_schedule_unsubscription(const char *template_name, const char *tenant_name,
 									   const char *schema);
 
+/* What came due and was skipped while the tenant was paused is due now. */
+extern void wh_schedule_tenant_resumed(const char *tenant_name);
+
 /* The last job that a schedule made has ended: shown as its last_status. */
 extern void wh_schedule_job_ended(int64 schedule_id, const char *status);
 
