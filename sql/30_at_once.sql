@@ -11,7 +11,7 @@ CREATE FUNCTION _wh.create_mv_from_template(template_name text, tenant_connectio
 RETURNS boolean LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_create_mv_from_template';
 COMMENT ON FUNCTION _wh.create_mv_from_template(text, text, text, date) IS
-'Loads one day (UTC) and publishes it; a day that is there already is left as it is, with a NOTICE. Returns false, after a WARNING, if the tenant gave no rows to load. Errors: 42704 unknown template or tenant, 22023 bad schema or date, 42P07 a relation of somebody else has the name, 55000 while the warehouse is paused';
+'Loads one day (UTC) and publishes it; a day that is there already is left as it is, with a NOTICE. Returns false, after a WARNING, if there was trouble at the tenant; a day without rows is loaded as well. Errors: 42704 unknown template or tenant, 22023 bad schema or date, 42P07 a relation of somebody else has the name, 55000 while the warehouse is paused';
 
 CREATE FUNCTION _wh.update_mv_by_template(template_name text, tenant_connection_name text, target_schema text, target_date date,
 	allow_refresh_yesterday boolean DEFAULT true)
@@ -30,7 +30,7 @@ CREATE FUNCTION _wh.update_mv_window_by_template(template_name text, tenant_conn
 RETURNS jsonb LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_update_mv_window_by_template';
 COMMENT ON FUNCTION _wh.update_mv_window_by_template(text, text, text, date, date) IS
-'Loads every day of the window (both ends included, UTC) and publishes them at the end. Returns an object with a status for every day: {"YYYY-MM-DD": {"status": "loaded", "rows": 1}} or {"status": "failed", "error": text, "sqlstate": text}. Errors as create_mv_from_template, and 22023 for a window that ends before it starts';
+'Loads every day of the window (both ends included, UTC) and publishes them at the end. Returns an object with a status for every day: {"YYYY-MM-DD": {"status": "loaded", "rows": 1}} or {"status": "suspect", "rows": 1, "reason": text} or {"status": "failed", "error": text, "sqlstate": text}. Errors as create_mv_from_template, and 22023 for a window that ends before it starts';
 
 CREATE FUNCTION _wh.update_mv_window_by_template(template_name text, tenant_connection_name text, start_date date, end_date date)
 RETURNS jsonb LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

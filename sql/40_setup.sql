@@ -54,19 +54,19 @@ CREATE FUNCTION _wh.pause_tenant(tenant_name text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_pause_tenant';
 COMMENT ON FUNCTION _wh.pause_tenant(text) IS
-'No new job of the tenant starts until resume_tenant(). Errors: 42704 unknown tenant';
+'No new job of the tenant starts, and its schedules that come due are skipped, until resume_tenant(). Errors: 42704 unknown tenant';
 
 CREATE FUNCTION _wh.resume_tenant(tenant_name text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_resume_tenant';
 COMMENT ON FUNCTION _wh.resume_tenant(text) IS
-'Ends pause_tenant(). Errors: 42704 unknown tenant';
+'Ends pause_tenant(): refreshes that were skipped are due now. A tenant that is set aside is asked at once. Errors: 42704 unknown tenant';
 
 CREATE FUNCTION _wh.pause_backfill(backfill_id bigint)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_pause_backfill';
 COMMENT ON FUNCTION _wh.pause_backfill(bigint) IS
-'No new job of the backfill starts until resume_backfill(). Errors: 42704 unknown backfill';
+'No new load of the backfill starts until resume_backfill(); days that are loaded are still published. Errors: 42704 unknown backfill';
 
 CREATE FUNCTION _wh.resume_backfill(backfill_id bigint)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -68,7 +68,7 @@ CREATE FUNCTION _wh.import_pg_cron()
 RETURNS integer LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_import_pg_cron';
 COMMENT ON FUNCTION _wh.import_pg_cron() IS
-'Copies the jobs that pg_cron has for this database and that the caller may see, inactive ones as inactive, in pg_cron''s time zone; one without a name becomes "pg_cron job" and its jobid. Jobs whose name is there already are left alone, so that it can be called again; one that cannot be copied gets a WARNING that says why; pg_cron is not changed. Returns how many it copied. Errors: 42704 pg_cron is not installed in this database';
+'Copies the jobs that pg_cron has for this database and that the caller may see, inactive ones as inactive, in pg_cron''s time zone; one without a name becomes "pg_cron job" and its jobid. Each keeps its role, but a superuser''s becomes admin_role. Jobs whose name is there already are left alone, so that it can be called again; one that cannot be copied gets a WARNING that says why; pg_cron is not changed, and still runs them too. Returns how many it copied. Errors: 42704 pg_cron is not installed in this database';
 
 CREATE VIEW _wh.job AS
 SELECT c.schedule_id AS jobid, c.schedule,

@@ -200,12 +200,16 @@ sql($node, "SELECT _wh.pause_tenant('shop')");
 step_clock($node, '2025-07-19 00:30:05');
 is(decided($node, $refresh, 9, 'status, return_message'), '9 skipped | the tenant is paused', 'a tenant that is paused is not asked');
 like(sql($node, "SELECT last_status FROM _wh.schedules WHERE name = '$refresh'"), qr/^skipped: the tenant is paused$/, 'and the schedule says so');
-sql($node, "SELECT _wh.resume_tenant('shop'); UPDATE _wh.tenant_templates SET active = false");
+sql($node, "SELECT _wh.resume_tenant('shop')");
+is(decided($node, $refresh, 10, 'status'), '10 enqueued', 'when it is resumed, what was skipped is made up for');
+all_ended($node, 'it ends');
+is(next_run($node, $refresh), '2025-07-20 00:30', 'and the schedule goes on as before');
+sql($node, 'UPDATE _wh.tenant_templates SET active = false');
 step_clock($node, '2025-07-20 00:30:05');
-is(decided($node, $refresh, 10, 'status, return_message'), '10 skipped | the subscription is inactive', 'nor for a subscription that has ended');
+is(decided($node, $refresh, 11, 'status, return_message'), '11 skipped | the subscription is inactive', 'nor for a subscription that has ended');
 sql($node, "UPDATE _wh.tenant_templates SET active = true, start_date = '2025-08-01'");
 step_clock($node, '2025-07-21 00:30:05');
-is(decided($node, $refresh, 11, 'status, return_message'), '11 skipped | nothing to do before its start_date 2025-08-01', 'nor before its first day');
+is(decided($node, $refresh, 12, 'status, return_message'), '12 skipped | nothing to do before its start_date 2025-08-01', 'nor before its first day');
 sql($node, "UPDATE _wh.tenant_templates SET start_date = '2025-07-01'");
 
 # ---- steps of the clock ------------------------------------------------
