@@ -16,12 +16,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "at_once.h"
+#include "attempt.h"
 #include "error.h"
 #include "missing.h"
 #include "politely.h"
@@ -78,36 +77,34 @@ warn_of_failure(const WhOnceCall *call, const WhOnceDay *day)
 			 errdetail("%s", day->failure->message)));
 }
 
+typedef struct Attempt
+{
+	WhOnceCall *call;
+	WhOnceDay  *day;
+	OnceStep	step;
+} Attempt;
+
+static void
+run_step(void *arg)
+{
+	const Attempt *attempt = arg;
+
+	attempt->step(attempt->call, attempt->day);
+}
+
 /* Runs the step; false if it failed for a reason that the call survives. */
 static bool
 attempt(WhOnceCall *call, WhOnceDay *day, OnceStep step)
 {
-	MemoryContext old_context = CurrentMemoryContext;
-	ResourceOwner old_owner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
+	Attempt		what = {call, day, step};
+	ErrorData  *edata;
 
 	wh_error_reset();
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(old_context);
-	PG_TRY();
-	{
-		step(call, day);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(old_context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		day->phase = wh_status_get_phase();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old_context);
-	CurrentResourceOwner = old_owner;
+	edata = wh_attempt(run_step, &what);
 	if (edata == NULL)
 		return true;
 
+	day->phase = wh_status_get_phase();
 	close_remote(call);
 	if (!is_tenant_trouble(edata))
 		ReThrowError(edata);
@@ -266,8 +263,9 @@ begin_finishing(WhOnceCall *call)
 }
 
 /*
- * New days go into the views before existing ones are swapped, because readers
- * lock a view before its days.
+ * New days go into the views before existing ones are finished, because readers
+ * lock a view before its days.  The exchanges are last: from the first of them
+ * on readers wait.
  */
 static void
 finish(void *arg)
@@ -289,6 +287,9 @@ finish(void *arg)
 	for (int i = 0; i < call->ndays; i++)
 		record_day(call, &call->days[i]);
 	wh_publish_counters(call->template_name, call->schema);
+	for (int i = 0; i < call->ndays; i++)
+		if (call->days[i].refresh != NULL)
+			wh_refresh_exchange(call->days[i].refresh);
 }
 
 void

@@ -21,11 +21,13 @@
 #include "utils/lsyscache.h"
 
 #include "at_once.h"
+#include "clock.h"
 #include "missing.h"
 #include "publish.h"
 #include "sqlutil.h"
 #include "subscribe.h"
 #include "tenant.h"
+#include "there.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_create_mv_from_template);
@@ -40,13 +42,6 @@ PG_FUNCTION_INFO_V1(wh_sql_does_mv_exist);
 PG_FUNCTION_INFO_V1(wh_sql_refresh_mv);
 
 /* ---- arguments ---- */
-
-/* As current_date_utc(): of the transaction's start. */
-static DateADT
-today_utc(void)
-{
-	return (DateADT) (GetCurrentTransactionStartTimestamp() / USECS_PER_DAY);
-}
 
 static DateADT
 date_arg(FunctionCallInfo fcinfo, int n, const char *name)
@@ -63,11 +58,11 @@ date_arg(FunctionCallInfo fcinfo, int n, const char *name)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be infinite", name)));
 	/* a tenant's clock, or the caller's time zone, may be ahead of UTC */
-	if (date > today_utc() + 1)
+	if (date > wh_clock_today() + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s %s is in the future", name, wh_date_text(date)),
-				 errhint("Days are UTC dates; it is %s.", wh_date_text(today_utc()))));
+				 errhint("Days are UTC dates; it is %s.", wh_date_text(wh_clock_today()))));
 	(void) wh_date_text(date);	/* refuses years that have not four digits */
 	return date;
 }
@@ -90,7 +85,7 @@ static void
 subscribe_and_load(WhOnceCall *call, DateADT first, DateADT last)
 {
 	wh_require_running();
-	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, today_utc());
+	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, wh_clock_today());
 	wh_once_set_days(call, first, last);
 	wh_once_load(call);
 }
@@ -105,9 +100,8 @@ day_exists(const WhOnceCall *call, DateADT date)
 
 	wh_spi_begin();
 	exists = wh_query("SELECT FROM _wh.day_loads d"
-					  " JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-					  " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-					  " WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = $3",
+					  " WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = $3"
+					  "   AND " WH_DAY_IS_THERE,
 					  lengthof(args), args) > 0;
 	wh_spi_end();
 	return exists;
@@ -120,7 +114,7 @@ wh_sql_create_mv_from_template(PG_FUNCTION_ARGS)
 	DateADT		date = date_arg(fcinfo, 3, "target_date");
 
 	wh_require_running();
-	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, today_utc());
+	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, wh_clock_today());
 	if (day_exists(call, date))
 	{
 		ereport(NOTICE,
@@ -155,7 +149,7 @@ yesterday_is_unfinished(const WhOnceCall *call, DateADT today)
 static bool
 update_day(WhOnceCall *call, DateADT date, bool allow_refresh_yesterday)
 {
-	bool		with_yesterday = allow_refresh_yesterday && date == today_utc() &&
+	bool		with_yesterday = allow_refresh_yesterday && date == wh_clock_today() &&
 	yesterday_is_unfinished(call, date);
 
 	subscribe_and_load(call, with_yesterday ? date - 1 : date, date);
@@ -254,7 +248,7 @@ wh_sql_update_mv_window_by_template_short(PG_FUNCTION_ARGS)
 static bool
 update_tenant_view(WhOnceCall *call)
 {
-	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, today_utc());
+	wh_subscribe_if_missing(call->template_name, call->tenant_name, call->schema, wh_clock_today());
 	(void) wh_missing_notice(call->template_name, call->schema);
 	wh_publish_tenant_view(call->template_name, call->schema);
 	wh_publish_counters(call->template_name, call->schema);

@@ -19,11 +19,13 @@
 #include "utils/timestamp.h"
 
 #include "backfill.h"
+#include "clock.h"
 #include "event.h"
 #include "queue.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "subscribe.h"
+#include "there.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_enqueue_backfill);
@@ -98,13 +100,6 @@ bad_argument(const char *message, const char *hint)
 			 errhint("%s", hint)));
 }
 
-static DateADT
-utc_today(void)
-{
-	return (DateADT) (GetCurrentTimestamp() / USECS_PER_DAY -
-					  (GetCurrentTimestamp() % USECS_PER_DAY < 0 ? 1 : 0));
-}
-
 static void
 check_window(DateADT start_date, DateADT end_date)
 {
@@ -113,7 +108,7 @@ check_window(DateADT start_date, DateADT end_date)
 	if (start_date > end_date)
 		bad_argument("start_date must not be after end_date",
 					 "Both ends of the window are included.");
-	if (end_date > utc_today() + 1)
+	if (end_date > wh_clock_today() + 1)
 		bad_argument("a window of days must not end in the future",
 					 "The last day that can be asked for is the one after today (UTC).");
 }
@@ -348,7 +343,7 @@ ensure_subscription(const BackfillRequest *request)
 				 errhint("Call _wh.subscribe(), or name the tenant.")));
 	if (request->tenant_name != NULL && (request->target_schema != NULL || !any))
 		wh_subscribe_if_missing(request->template_name, request->tenant_name,
-								request->default_schema, utc_today());
+								request->default_schema, wh_clock_today());
 }
 
 static int64
@@ -556,9 +551,7 @@ exists_row(const char *sql, const WhArg *arg)
 /* The days that backfill $1 loaded and that are there, but not yet published. */
 #define UNPUBLISHED_SQL \
 "_wh.day_loads d JOIN _wh.jobs j ON j.job_id = d.job_id" \
-" JOIN pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation" \
-" JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema" \
-" WHERE j.backfill_id = $1 AND NOT d.counted"
+" WHERE j.backfill_id = $1 AND NOT d.counted AND " WH_DAY_IS_THERE
 
 static void
 read_publish_state(BackfillState *state, int64 backfill_id, MemoryContext cxt)

@@ -11,7 +11,6 @@
 
 #include <math.h>
 
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -19,9 +18,10 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
+#include "clock.h"
 #include "error.h"
 #include "refresh.h"
 #include "remote.h"
@@ -83,40 +83,32 @@ report_error(Check *check, const char *name, ErrorData *error)
 	report(check, name, false, failure->message);
 }
 
+typedef struct Attempt
+{
+	Check	   *check;
+	CheckStep	step;
+} Attempt;
+
+static void
+run_attempt(void *arg)
+{
+	const Attempt *attempt = arg;
+
+	attempt->step(attempt->check);
+}
+
 /* False if the step raised an error, which is then a row of the result. */
 static bool
 run_step(Check *check, const char *name, CheckStep step)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool ok = true;
+	Attempt		attempt = {check, step};
+	ErrorData  *error;
 
 	wh_error_reset();
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		step(check);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		/* the caller's memory outlives the subtransaction */
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
+	error = wh_attempt(run_attempt, &attempt);
+	if (error != NULL)
 		report_error(check, name, error);
-		ok = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return ok;
+	return error == NULL;
 }
 
 static void
@@ -257,18 +249,6 @@ wh_sql_check_tenant(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static DateADT
-yesterday_utc(void)
-{
-	DateADT		yesterday;
-
-	wh_spi_begin();
-	wh_query("SELECT (now() AT TIME ZONE 'UTC')::date - 1", 0, NULL);
-	yesterday = wh_get_date(0, 1);
-	wh_spi_end();
-	return yesterday;
-}
-
 Datum
 wh_sql_check_template_at_tenant(PG_FUNCTION_ARGS)
 {
@@ -278,7 +258,7 @@ wh_sql_check_template_at_tenant(PG_FUNCTION_ARGS)
 	wh_require_running();
 	check.tmpl = wh_template_read(wh_tenant_text_arg(fcinfo, 0, "template_name"));
 	check.tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 1, "tenant_name"));
-	check.query = wh_template_render(check.tmpl, yesterday_utc());
+	check.query = wh_template_render(check.tmpl, wh_clock_today() - 1);
 	InitMaterializedSRF(fcinfo, 0);
 	check.result = (ReturnSetInfo *) fcinfo->resultinfo;
 

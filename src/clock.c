@@ -22,10 +22,15 @@ wh_clock_now(void)
 }
 
 DateADT
+wh_clock_day_of(TimestampTz moment)
+{
+	int64		days = moment / USECS_PER_DAY;
+
+	return (DateADT) (moment % USECS_PER_DAY < 0 ? days - 1 : days);
+}
+
+DateADT
 wh_clock_today(void)
 {
-	TimestampTz now = wh_clock_now();
-	int64		days = now / USECS_PER_DAY;
-
-	return (DateADT) (now % USECS_PER_DAY < 0 ? days - 1 : days);
+	return wh_clock_day_of(wh_clock_now());
 }

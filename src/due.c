@@ -13,14 +13,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/snapmgr.h"
 
+#include "attempt.h"
 #include "clock.h"
 #include "due.h"
 #include "error.h"
@@ -160,21 +158,11 @@ wh_due_reread(void)
 static void
 begin_transaction(void)
 {
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	wh_begin_transaction();
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-}
-
-static void
-commit_transaction(MemoryContext context)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
 }
 
 typedef struct Attempt
@@ -185,33 +173,22 @@ typedef struct Attempt
 	TimestampTz next_run;		/* what came of it */
 } Attempt;
 
+static void
+run_attempt(void *arg)
+{
+	Attempt    *what = arg;
+
+	what->next_run = what->message == NULL ?
+		wh_schedule_run(what->schedule_id, what->now) :
+		wh_schedule_failed(what->schedule_id, what->now, what->message);
+}
+
 /* NULL, or the error that it ended with; the transaction goes on. */
 static ErrorData *
 attempt(Attempt *what)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = wh_attempt(run_attempt, what);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		what->next_run = what->message == NULL ?
-			wh_schedule_run(what->schedule_id, what->now) :
-			wh_schedule_failed(what->schedule_id, what->now, what->message);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
 	return error;
@@ -280,7 +257,7 @@ notice_step_back(void)
 		return;
 	begin_transaction();
 	wh_due_reread();
-	commit_transaction(context);
+	wh_commit_transaction(context);
 }
 
 bool
@@ -298,7 +275,7 @@ wh_due_run(void)
 	begin_transaction();
 	while (n < PER_TRANSACTION && GetCurrentTimestamp() < deadline && run_first(now))
 		n++;
-	commit_transaction(context);
+	wh_commit_transaction(context);
 	return first_entry() != NULL && first_entry()->next_run <= now;
 }
 

@@ -92,22 +92,6 @@ static TimestampTz last_cycle = 0;
 static TimestampTz wake_at;
 
 static void
-begin_transaction(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-commit_transaction(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(cycle_context);
-}
-
-static void
 wake_no_later_than(TimestampTz when)
 {
 	if (when < wake_at)
@@ -236,7 +220,7 @@ read_news(void)
 	if (!need_reread && news.nranges == 0)
 		return;
 
-	begin_transaction();
+	wh_begin_transaction();
 	if (need_reread)
 	{
 		/* Should this fail, the next cycle starts it again. */
@@ -252,7 +236,7 @@ read_news(void)
 		for (int i = 0; i < news.nranges; i++)
 			wh_queue_read(news.first[i], news.last[i], add_queued, NULL);
 	}
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 }
 
 /* ---- workers ---- */
@@ -260,9 +244,9 @@ read_news(void)
 static void
 recover_job(int64 job_id)
 {
-	begin_transaction();
+	wh_begin_transaction();
 	wh_queue_recover(job_id);
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 }
 
 static void
@@ -517,9 +501,9 @@ attend(const RunningBackfill *backfill)
 	bool		outstanding = wh_ready_outstanding(backfill->backfill_id) > 0;
 	WhAttended	result;
 
-	begin_transaction();
+	wh_begin_transaction();
 	result = wh_backfill_attend(backfill->backfill_id, outstanding);
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 	return result;
 }
 
@@ -622,9 +606,9 @@ prune(void)
 
 	if (last_prune != 0 && !TimestampDifferenceExceeds(last_prune, now, PRUNE_MS))
 		return;
-	begin_transaction();
+	wh_begin_transaction();
 	more = wh_queue_prune();
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 	last_prune = now;
 	if (more)
 	{
@@ -643,10 +627,10 @@ notice_missing_days(void)
 	if (!TimestampDifferenceExceeds(last_notice, now, NOTICE_MS))
 		return;
 	last_notice = now;
-	begin_transaction();
+	wh_begin_transaction();
 	foreach(cell, wh_missing_notice_changed())
 		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 	wh_missing_committed();
 }
 
@@ -682,9 +666,9 @@ extension_exists(void)
 {
 	bool		exists;
 
-	begin_transaction();
+	wh_begin_transaction();
 	exists = OidIsValid(get_extension_oid(WH_LIBRARY_NAME, true));
-	commit_transaction();
+	wh_commit_transaction(cycle_context);
 	return exists;
 }
 

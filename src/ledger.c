@@ -13,6 +13,7 @@
 
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "ledger.h"
 #include "sqlutil.h"
 
@@ -96,7 +97,7 @@ read_band(const WhRefresh *refresh, Band *band)
 static bool
 day_was_over(const WhRefresh *refresh)
 {
-	return refresh->fetch_started_at / USECS_PER_DAY > refresh->date;
+	return wh_clock_day_of(refresh->fetch_started_at) > refresh->date;
 }
 
 static bool
@@ -140,17 +141,19 @@ wh_ledger_suspicion(const WhRefresh *refresh, const WhLedgerDay *old, bool *keep
 /* ---- writing ---- */
 
 /*
- * A day that replaces the relation of one that was in the views is in them: the
+ * The files of a transient heap are those that the day is about to get.  A day
+ * that replaces the relation of one that was in the views is in them: the
  * tenant view was made to read the new relation.
  */
 int64
 wh_ledger_write(const WhRefresh *refresh)
 {
 	const WhLoadedDay *day = refresh->day;
+	Oid			content = OidIsValid(day->transient) ? day->transient : day->relid;
 	WhArg		args[] = {
 		DAY_ARGS(refresh),
 		WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->relname), WH_OID(day->relid),
-		WH_OID(wh_load_file(day->relid)), WH_INT8(day->rows), WH_INT8(wh_load_bytes(day->relid)),
+		WH_OID(wh_load_file(content)), WH_INT8(day->rows), WH_INT8(wh_load_bytes(content)),
 		WH_TSTZ(refresh->fetch_started_at), WH_INT4(refresh->tmpl->version),
 		wh_arg_nullable(INT8OID, Int64GetDatum(refresh->job_id), refresh->job_id == 0),
 		WH_BOOL(refresh->is_new), WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion)

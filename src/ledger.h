@@ -26,7 +26,7 @@ extern void wh_ledger_read(const WhRefresh *refresh, bool lock, WhLedgerDay *day
  */
 extern char *wh_ledger_suspicion(const WhRefresh *refresh, const WhLedgerDay *old, bool *keep);
 
-/* The row of a day whose new content is in place; the count as written. */
+/* The row of a day whose new content is in place, or about to be; the count as written. */
 extern int64 wh_ledger_write(const WhRefresh *refresh);
 
 /* Only the state and the reason: the content is what it was. */

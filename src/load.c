@@ -81,16 +81,6 @@ day_error_context(void *arg)
 	errcontext("day relation \"%s.%s\"", names[0], names[1]);
 }
 
-/* A background worker has no snapshot unless somebody pushes one. */
-static bool
-push_missing_snapshot(void)
-{
-	if (ActiveSnapshotSet())
-		return false;
-	PushActiveSnapshot(GetTransactionSnapshot());
-	return true;
-}
-
 /* ---- rows into a heap ---- */
 
 static Batch *
@@ -181,7 +171,7 @@ static int64
 load_rows(Oid relid, WhRowSource source, void *arg)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
-	bool		pushed = push_missing_snapshot();
+	bool		pushed = wh_push_missing_snapshot();
 	Batch	   *batch = batch_begin(rel);
 	int64		rows;
 
@@ -270,7 +260,7 @@ static void
 build_index(IndexStmt *stmt)
 {
 	PlannedStmt *wrapper = makeNode(PlannedStmt);
-	bool		pushed = push_missing_snapshot();
+	bool		pushed = wh_push_missing_snapshot();
 
 	wrapper->commandType = CMD_UTILITY;
 	wrapper->utilityStmt = (Node *) stmt;

@@ -25,6 +25,7 @@
 
 #include "missing.h"
 #include "sqlutil.h"
+#include "there.h"
 
 /* Relations noted between two looks. */
 #define CHANGED_MAX 65536
@@ -77,23 +78,16 @@ changed_oids(void)
 
 /* ---- what is missing ---- */
 
-/* $1 template, $2 schema, $3 OIDs of relations; NULL: all. */
-#define GONE_SQL \
+#define GONE_SQL(which) \
 "  SELECT d.template_name, d.target_schema, d.target_date, d.relation_oid FROM _wh.day_loads d" \
-"   WHERE d.relation_oid IS NOT NULL" \
-"     AND ($1::text IS NULL OR d.template_name = $1)" \
-"     AND ($2::text IS NULL OR d.target_schema = $2)" \
-"     AND ($3::oid[] IS NULL OR d.relation_oid = ANY ($3))" \
-"     AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
-"       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
-"       WHERE c.oid = d.relation_oid AND c.relname = d.relation AND n.nspname = d.target_schema)"
+"   WHERE d.relation_oid IS NOT NULL AND " which " AND NOT " WH_DAY_IS_THERE
 
 /*
  * The row as it is when it is locked has to name the same relation: one that
  * was committed since the snapshot would not be found in pg_class.
  */
-#define MARK_SQL \
-"WITH seen AS MATERIALIZED (" GONE_SQL ")," \
+#define MARK_SQL(which) \
+"WITH seen AS MATERIALIZED (" GONE_SQL(which) ")," \
 " gone AS (SELECT d.template_name, d.target_schema, d.target_date" \
 "   FROM seen s JOIN _wh.day_loads d ON d.template_name = s.template_name" \
 "    AND d.target_schema = s.target_schema AND d.target_date = s.target_date" \
@@ -107,24 +101,26 @@ changed_oids(void)
 "    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
 " RETURNING d.template_name"
 
-/*
- * Templates with a view that has gone.  One that could not be made again, its
- * name being taken or its schema gone, is not tried at every change.
- */
-#define VIEW_GONE_SQL \
+/* Templates with a view that has gone. */
+#define VIEW_GONE_SQL(which) \
 "SELECT t.template_name FROM _wh.mv_templates t" \
-" WHERE ($1::text IS NULL OR t.template_name = $1)" \
-"   AND ($1 IS NOT NULL OR NOT EXISTS (SELECT FROM _wh.jobs p" \
-"     WHERE p.kind = 'publish' AND p.template_name = t.template_name AND p.state = 'failed'" \
-"       AND p.finished_at > clock_timestamp() - interval '5 minutes'))" \
-"   AND ((t.view_oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
-"          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
-"          WHERE c.oid = t.view_oid AND c.relname = t.template_name AND n.nspname = 'public'))" \
+" WHERE " which \
+"   AND ((t.view_oid IS NOT NULL AND NOT " WH_IS_THERE("t.view_oid", "t.template_name", "'public'") ")" \
 "     OR EXISTS (SELECT FROM _wh.tenant_templates s" \
-"         WHERE s.template_name = t.template_name AND s.view_oid IS NOT NULL" \
-"           AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c" \
-"             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace" \
-"             WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)))"
+"         WHERE s.template_name = t.template_name AND " WH_TENANT_VIEW_IS_GONE "))"
+
+/*
+ * One that could not be made again, its name being taken or its schema gone, is
+ * not tried at every change.
+ */
+#define NOT_TRIED_IN_VAIN \
+"NOT EXISTS (SELECT FROM _wh.jobs p" \
+"     WHERE p.kind = 'publish' AND p.template_name = t.template_name AND p.state = 'failed'" \
+"       AND p.finished_at > clock_timestamp() - interval '5 minutes')"
+
+#define OF_SUBSCRIPTION "d.template_name = $1 AND d.target_schema = $2"
+#define OF_RELATIONS "d.relation_oid = ANY ($1)"
+#define OF_ALL "true"
 
 static List *
 add_names(List *names, uint64 n, MemoryContext context)
@@ -146,32 +142,42 @@ add_names(List *names, uint64 n, MemoryContext context)
 	return names;
 }
 
-/* *left: some rows were skipped because somebody had them locked. */
-static List *
-notice(const char *template_name, const char *schema, Datum relations, bool all_relations,
-	   bool *left)
+List *
+wh_missing_notice(const char *template_name, const char *schema)
 {
 	MemoryContext context = CurrentMemoryContext;
-	WhArg		args[] = {
-		WH_TEXT(template_name), WH_TEXT(schema),
-		wh_arg_nullable(OIDARRAYOID, relations, all_relations)
-	};
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
 	List	   *names = NIL;
 
 	wh_spi_begin();
-	names = add_names(names, wh_query(MARK_SQL, lengthof(args), args), context);
-	names = add_names(names, wh_query(VIEW_GONE_SQL, 1, args), context);
-	*left = wh_query(GONE_SQL " LIMIT 1", lengthof(args), args) > 0;
+	names = add_names(names, wh_query(MARK_SQL(OF_SUBSCRIPTION), lengthof(args), args), context);
+	names = add_names(names, wh_query(VIEW_GONE_SQL("t.template_name = $1"), 1, args), context);
 	wh_spi_end();
 	return names;
 }
 
-List *
-wh_missing_notice(const char *template_name, const char *schema)
+/* *left: some rows were skipped because somebody had them locked. */
+static List *
+notice_changed(bool compare_all, bool *left)
 {
-	bool		left;
+	MemoryContext context = CurrentMemoryContext;
+	WhArg		args[] = {wh_arg(OIDARRAYOID, changed_oids())};
+	List	   *names = NIL;
 
-	return notice(template_name, schema, (Datum) 0, true, &left);
+	wh_spi_begin();
+	if (compare_all)
+	{
+		names = add_names(names, wh_query(MARK_SQL(OF_ALL), 0, NULL), context);
+		*left = wh_query(GONE_SQL(OF_ALL) " LIMIT 1", 0, NULL) > 0;
+	}
+	else
+	{
+		names = add_names(names, wh_query(MARK_SQL(OF_RELATIONS), lengthof(args), args), context);
+		*left = wh_query(GONE_SQL(OF_RELATIONS) " LIMIT 1", lengthof(args), args) > 0;
+	}
+	names = add_names(names, wh_query(VIEW_GONE_SQL(NOT_TRIED_IN_VAIN), 0, NULL), context);
+	wh_spi_end();
+	return names;
 }
 
 /* What the look under way is about; forgotten when it is committed. */
@@ -214,7 +220,7 @@ wh_missing_notice_changed(void)
 	}
 	/* counted before the look: what comes during it stays */
 	nlooked_at = nchanged;
-	names = notice(NULL, NULL, changed_oids(), compare, &left);
+	names = notice_changed(compare, &left);
 	if (left && compare)
 		all_changed = true;
 	else if (left)

@@ -7,10 +7,10 @@
 #include "nodes/pg_list.h"
 
 /*
- * Days whose relation was dropped, renamed or moved become missing, and ask
- * for a publication.  NULL means every template, every schema.  Waits for
- * nobody; connects SPI itself.  Returns the names of the templates that have
- * something to publish because of it, or because a view of theirs is gone.
+ * Days of a subscription whose relation was dropped, renamed or moved become
+ * missing, and ask for a publication.  Waits for nobody; connects SPI itself.
+ * Returns the names of the templates that have something to publish because of
+ * it, or because a view of theirs is gone.
  */
 extern List *wh_missing_notice(const char *template_name, const char *schema);
 

@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -28,7 +27,6 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -45,8 +43,9 @@
 typedef struct Polite
 {
 	Oid			relid;
-	WhPoliteAction action;
+	WhAction action;
 	void	   *arg;
+	MemoryContext try_context;	/* memory of one try */
 	WhPhase		phase;			/* what we were doing before */
 	TimestampTz deadline;
 	int			tries;
@@ -116,10 +115,13 @@ wh_politely_lock(Oid relid)
 }
 
 static void
-lock_and_act(const Polite *polite)
+lock_and_act(void *arg)
 {
+	const Polite *polite = arg;
 	int			nest_level = NewGUCNestLevel();
 
+	MemoryContextSwitchTo(polite->try_context);
+	trying = true;
 	set_lock_timeout();
 	if (OidIsValid(polite->relid))
 		wh_politely_lock(polite->relid);
@@ -129,38 +131,18 @@ lock_and_act(const Polite *polite)
 
 /* One try; NULL if it worked, else what failed, after it was rolled back. */
 static ErrorData *
-try_once(const Polite *polite)
+try_once(Polite *polite)
 {
-	MemoryContext old_context = CurrentMemoryContext;
-	MemoryContext try_context = AllocSetContextCreate(old_context, "wh_worker try",
-													  ALLOCSET_DEFAULT_SIZES);
-	ResourceOwner old_owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 
+	polite->try_context = AllocSetContextCreate(CurrentMemoryContext, "wh_worker try",
+												ALLOCSET_DEFAULT_SIZES);
 	wanted_relid = InvalidOid;
 	wanted_mode = NoLock;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(try_context);
-	PG_TRY();
-	{
-		trying = true;
-		lock_and_act(polite);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		trying = false;
-		MemoryContextSwitchTo(old_context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
+	error = wh_attempt(lock_and_act, polite);
 	trying = false;
-	MemoryContextSwitchTo(old_context);
-	CurrentResourceOwner = old_owner;
 	if (error != NULL)
-		MemoryContextDelete(try_context);	/* there may be thousands of tries */
+		MemoryContextDelete(polite->try_context);	/* there may be thousands of tries */
 	return error;
 }
 
@@ -306,7 +288,7 @@ let_readers_pass(void)
 }
 
 void
-wh_politely(Oid relid, WhPoliteAction action, void *arg)
+wh_politely(Oid relid, WhAction action, void *arg)
 {
 	Polite		polite = {.relid = relid,.action = action,.arg = arg};
 	ErrorData  *error;

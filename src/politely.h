@@ -6,7 +6,7 @@
 
 #include "storage/lock.h"
 
-typedef void (*WhPoliteAction) (void *arg);
+#include "attempt.h"
 
 /*
  * Takes AccessExclusiveLock on the relation and runs the action, all in one
@@ -20,7 +20,7 @@ typedef void (*WhPoliteAction) (void *arg);
  * Within an action it only takes the lock and runs its own action: the outer
  * one is tried again as a whole.
  */
-extern void wh_politely(Oid relid, WhPoliteAction action, void *arg);
+extern void wh_politely(Oid relid, WhAction action, void *arg);
 
 /* AccessExclusiveLock, within an action; who is in the way is told of it. */
 extern void wh_politely_lock(Oid relid);

@@ -32,6 +32,7 @@
 #include "status.h"
 #include "template.h"
 #include "template_views.h"
+#include "there.h"
 #include "view.h"
 #include "wh_worker.h"
 
@@ -335,6 +336,14 @@ wh_publish_mark_in_views(const WhView *view)
 			 lengthof(args), args);
 }
 
+/* Who is writing a row will have it counted himself. */
+#define MARK_COUNTED_SQL(which) \
+"WITH seen AS (SELECT target_date FROM _wh.day_loads" \
+"   WHERE template_name = $1 AND target_schema = $2 AND NOT counted" \
+"     AND " which " FOR UPDATE SKIP LOCKED)" \
+" UPDATE _wh.day_loads d SET counted = true FROM seen" \
+"  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = seen.target_date"
+
 /*
  * Before the members are read: of what goes later the view does not know yet,
  * and it asks for the next publication.
@@ -344,12 +353,7 @@ mark_gone_counted(const char *template_name, const char *schema)
 {
 	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
 
-	wh_query("WITH gone AS (SELECT target_date FROM _wh.day_loads"
-			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT counted"
-			 "     AND relation_oid IS NULL FOR UPDATE SKIP LOCKED)"
-			 " UPDATE _wh.day_loads d SET counted = true FROM gone g"
-			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = g.target_date",
-			 lengthof(args), args);
+	wh_query(MARK_COUNTED_SQL("relation_oid IS NULL"), lengthof(args), args);
 }
 
 static bool
@@ -403,6 +407,52 @@ wh_publish_public_view(const char *template_name)
 	return changed;
 }
 
+/* ---- what waits for a publication ---- */
+
+List *
+wh_publish_waiting_schemas(const char *template_name, MemoryContext context)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	MemoryContext old_context;
+	List	   *schemas = NIL;
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query("SELECT d.target_schema FROM _wh.day_loads d"
+				 "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
+				 " WHERE d.template_name = $1 AND NOT d.counted"
+				 " UNION"
+				 " SELECT s.target_schema FROM _wh.tenant_templates s"
+				 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+				 " ORDER BY 1", lengthof(args), args);
+	old_context = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < n; i++)
+		schemas = lappend(schemas, wh_get_text(context, i, 1));
+	MemoryContextSwitchTo(old_context);
+	wh_spi_end();
+	return schemas;
+}
+
+bool
+wh_publish_is_out_of_date(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	bool		found;
+
+	wh_spi_begin();
+	found = wh_query("SELECT FROM _wh.day_loads d"
+					 "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
+					 " WHERE d.template_name = $1 AND NOT d.counted AND d.relation_oid IS NULL"
+					 " UNION ALL"
+					 " SELECT FROM _wh.tenant_templates s"
+					 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+					 " LIMIT 1", lengthof(args), args) > 0;
+	wh_spi_end();
+	return found;
+}
+
+/* ---- counters ---- */
+
 /*
  * Marked before they are counted: what is written after the mark asks again.
  * A day that is not in the views, though its relation is there, still waits;
@@ -411,12 +461,7 @@ wh_publish_public_view(const char *template_name)
 static void
 mark_counted(int nargs, const WhArg *args)
 {
-	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
-			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT counted"
-			 "     AND in_views FOR UPDATE SKIP LOCKED)"
-			 " UPDATE _wh.day_loads d SET counted = true FROM ready r"
-			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
-			 nargs, args);
+	wh_query(MARK_COUNTED_SQL("in_views"), nargs, args);
 }
 
 void

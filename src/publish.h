@@ -39,6 +39,12 @@ extern bool wh_publish_tenant_view(const char *template_name, const char *schema
 /* The same for public.{template} over all tenant views of the template. */
 extern bool wh_publish_public_view(const char *template_name);
 
+/* The schemas with days or views that wait for a publication; names in "context". */
+extern List *wh_publish_waiting_schemas(const char *template_name, MemoryContext context);
+
+/* Whether the views read days that are gone, or are gone themselves. */
+extern bool wh_publish_is_out_of_date(const char *template_name);
+
 /* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */
 extern void wh_publish_counters(const char *template_name, const char *schema);
 

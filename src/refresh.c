@@ -216,7 +216,7 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	return refresh;
 }
 
-/* Readers have the new content when the transaction commits. */
+/* All but the exchange of files, which comes last of all. */
 static void
 put_in_place(WhRefresh *refresh)
 {
@@ -225,8 +225,6 @@ put_in_place(WhRefresh *refresh)
 	if (OidIsValid(refresh->replaced_oid))
 		wh_replace_finish(refresh->tmpl, refresh->schema, refresh->relname,
 						  refresh->replaced_oid, refresh->day->relid);
-	else
-		wh_load_swap(refresh->day);
 	if (refresh->day->created)
 		wh_publish_grant(refresh->schema, refresh->relname);
 	rows = wh_ledger_write(refresh);
@@ -250,6 +248,13 @@ wh_refresh_finish(WhRefresh *refresh)
 		put_in_place(refresh);
 	}
 	wh_spi_end();
+}
+
+void
+wh_refresh_exchange(const WhRefresh *refresh)
+{
+	if (!refresh->kept_old)
+		wh_load_swap(refresh->day);
 }
 
 void

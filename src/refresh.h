@@ -40,12 +40,19 @@ extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant
 								   WhRemote **remote);
 
 /*
- * Swaps and writes the ledger: a day that was published stays so, any other
- * becomes loaded, or suspect.  Run by wh_politely(), so that it may be called
- * again after a rollback.  The caller publishes before it finishes days that
- * are not new.
+ * Writes the ledger: a day that was published stays so, any other becomes
+ * loaded, or suspect.  Run by wh_politely(), so that it may be called again
+ * after a rollback.  The caller publishes before it finishes days that are not
+ * new.
  */
 extern void wh_refresh_finish(WhRefresh *refresh);
+
+/*
+ * Exchanges the files of a day that has its relation already.  After
+ * wh_refresh_finish(), in the same try, when nothing is left but the commit:
+ * from then on the readers of the day wait.
+ */
+extern void wh_refresh_exchange(const WhRefresh *refresh);
 
 /* Notes in the ledger that a day could not be loaded; its content stays. */
 extern void wh_refresh_failed(const char *template_name, const char *tenant_name,

@@ -112,17 +112,13 @@ role_of(const WhJob *job)
 	MemoryContext old = CurrentMemoryContext;
 	Oid			role;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	wh_begin_transaction();
 	role = get_role_oid(job->username, true);
 	if (OidIsValid(role))
 		wh_sql_job_check_role(role);
 	else
 		disable_schedule(job);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(old);
+	wh_commit_transaction(old);
 	return role;
 }
 

@@ -124,8 +124,8 @@ get_kept_plan(const char *sql, int nargs, Oid *types)
  * worker has none unless somebody pushes it.  For execution SPI pushes its
  * own, fresh one on top.
  */
-static bool
-push_missing_snapshot(void)
+bool
+wh_push_missing_snapshot(void)
 {
 	if (ActiveSnapshotSet())
 		return false;
@@ -138,6 +138,22 @@ run_plan(SPIPlanPtr plan, const char *sql, SpiArgs *spi_args, bool own_snapshot)
 {
 	check_spi_result(SPI_execute_plan(plan, spi_args->values, spi_args->nulls, !own_snapshot, 0), sql);
 	return SPI_processed;
+}
+
+void
+wh_begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+wh_commit_transaction(MemoryContext context)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
 }
 
 void
@@ -157,7 +173,7 @@ wh_query(const char *sql, int nargs, const WhArg *args)
 {
 	SpiArgs		spi_args;
 	uint64		processed;
-	bool		pushed = push_missing_snapshot();
+	bool		pushed = wh_push_missing_snapshot();
 
 	fill_spi_args(&spi_args, nargs, args);
 	processed = run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args, true);
@@ -185,7 +201,7 @@ wh_query_once(const char *sql, int nargs, const WhArg *args)
 	SpiArgs		spi_args;
 	SPIPlanPtr	plan;
 	uint64		processed;
-	bool		pushed = push_missing_snapshot();
+	bool		pushed = wh_push_missing_snapshot();
 
 	fill_spi_args(&spi_args, nargs, args);
 	plan = prepare(sql, nargs, spi_args.types);
@@ -216,7 +232,7 @@ wh_utility(const char *fmt,...)
 		enlargeStringInfo(&sql, needed);
 	}
 
-	pushed = push_missing_snapshot();
+	pushed = wh_push_missing_snapshot();
 	check_spi_result(SPI_execute(sql.data, false, 0), sql.data);
 	if (pushed)
 		PopActiveSnapshot();

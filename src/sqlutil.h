@@ -62,6 +62,16 @@ wh_arg_nullable(Oid type, Datum value, bool isnull)
 #define WH_OID(o) wh_arg(OIDOID, ObjectIdGetDatum(o))
 #define WH_TSTZ(t) wh_arg(TIMESTAMPTZOID, TimestampTzGetDatum(t))
 
+/*
+ * A transaction of a background worker, with a snapshot.  The commit leaves the
+ * given memory context as the current one.
+ */
+extern void wh_begin_transaction(void);
+extern void wh_commit_transaction(MemoryContext context);
+
+/* A background worker has no snapshot unless somebody pushes one; true if it did. */
+extern bool wh_push_missing_snapshot(void);
+
 extern void wh_spi_begin(void);
 extern void wh_spi_end(void);
 

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "clock.h"
 #include "politely.h"
 #include "publish.h"
 #include "schedule.h"
@@ -147,23 +148,11 @@ schema_arg(FunctionCallInfo fcinfo, int n, const char *template_name, const char
 	return text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
-static DateADT
-today_utc(void)
-{
-	DateADT		today;
-
-	wh_spi_begin();
-	wh_query("SELECT (now() AT TIME ZONE 'UTC')::date", 0, NULL);
-	today = wh_get_date(0, 1);
-	wh_spi_end();
-	return today;
-}
-
 /* An optional start_date argument: from today on when it is NULL. */
 static DateADT
 start_date_arg(FunctionCallInfo fcinfo, int n)
 {
-	DateADT		date = PG_ARGISNULL(n) ? today_utc() : PG_GETARG_DATEADT(n);
+	DateADT		date = PG_ARGISNULL(n) ? wh_clock_today() : PG_GETARG_DATEADT(n);
 
 	(void) wh_date_text(date);	/* refuses infinity and the like */
 	return date;

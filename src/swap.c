@@ -275,11 +275,8 @@ static List *
 build_everything(Relation day, Relation transient)
 {
 	List	   *pairs;
-	bool		pushed = !ActiveSnapshotSet();
+	bool		pushed = wh_push_missing_snapshot();	/* for functions in indexes */
 
-	/* functions in indexes need a snapshot; a background worker may have none */
-	if (pushed)
-		PushActiveSnapshot(GetTransactionSnapshot());
 	wh_status_phase(WH_PHASE_INDEXING);
 	copy_column_settings(day, RelationGetRelid(transient));
 	pairs = copy_indexes(day, transient);

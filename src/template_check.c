@@ -21,6 +21,7 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "schedule_check.h"
 #include "sqlutil.h"
@@ -358,5 +359,5 @@ Datum
 wh_sql_current_date_utc(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
-	PG_RETURN_DATEADT((DateADT) (GetCurrentTransactionStartTimestamp() / USECS_PER_DAY));
+	PG_RETURN_DATEADT(wh_clock_day_of(GetCurrentTransactionStartTimestamp()));
 }

@@ -46,19 +46,9 @@ static WhRemote *kept_remote = NULL;
 static MemoryContext job_context = NULL;
 
 static void
-begin_transaction(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
 commit_transaction(void)
 {
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(job_context);
+	wh_commit_transaction(job_context);
 	pgstat_report_stat(false);
 }
 
@@ -110,8 +100,9 @@ typedef struct FinishedDay
 } FinishedDay;
 
 /*
- * A new day is published when it is in the ledger.  The files of any other are
- * exchanged last, because readers lock a view before its days.
+ * A new day is published when it is in the ledger; any other before, because
+ * readers lock a view before its days.  The exchange of its files is last: all
+ * that comes after it makes readers wait.
  */
 static void
 finish_day(void *arg)
@@ -127,6 +118,7 @@ finish_day(void *arg)
 	if (job->backfill_id == 0)
 		wh_publish_counters(job->template_name, job->target_schema);
 	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received, NULL);
+	wh_refresh_exchange(day->refresh);
 }
 
 /*
@@ -137,7 +129,7 @@ finish_day(void *arg)
 static void
 probe(const WhJob *job)
 {
-	begin_transaction();
+	wh_begin_transaction();
 	wh_day_connect(wh_template_read(job->template_name), wh_tenant_read(job->tenant_name),
 				   job->target_date, &kept_remote);
 	wh_queue_probe_succeeded(job);
@@ -156,7 +148,7 @@ run_refresh(const WhJob *job)
 
 	if (job->is_probe)
 		probe(job);
-	begin_transaction();
+	wh_begin_transaction();
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, &kept_remote);
@@ -164,34 +156,13 @@ run_refresh(const WhJob *job)
 	commit_transaction();
 }
 
-/* The schemas whose views or counters are not what they should be; job memory. */
 static List *
-unpublished_schemas(const char *template_name)
+schemas_to_publish(const char *template_name)
 {
-	WhArg		args[] = {WH_TEXT(template_name)};
-	List	   *schemas = NIL;
-	uint64		n;
+	List	   *schemas;
 
-	begin_transaction();
-	wh_spi_begin();
-	n = wh_query("SELECT d.target_schema FROM _wh.day_loads d"
-				 "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
-				 " WHERE d.template_name = $1 AND NOT d.counted"
-				 " UNION"
-				 " SELECT s.target_schema FROM _wh.tenant_templates s"
-				 " WHERE s.template_name = $1 AND s.view_oid IS NOT NULL"
-				 "   AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-				 "     WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)"
-				 " ORDER BY 1", 1, args);
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *schema = wh_get_text(job_context, i, 1);
-		MemoryContext old = MemoryContextSwitchTo(job_context);
-
-		schemas = lappend(schemas, schema);
-		MemoryContextSwitchTo(old);
-	}
-	wh_spi_end();
+	wh_begin_transaction();
+	schemas = wh_publish_waiting_schemas(template_name, job_context);
 	commit_transaction();
 	return schemas;
 }
@@ -218,7 +189,7 @@ publish_schema(const char *template_name, const char *schema)
 {
 	SchemaToPublish publication = {template_name, schema};
 
-	begin_transaction();
+	wh_begin_transaction();
 	wh_politely(InvalidOid, publish_both_views, &publication);
 	commit_transaction();
 }
@@ -250,32 +221,6 @@ try_publish_schema(const char *template_name, const char *schema)
 }
 
 /*
- * Days and views that went after their schema was published, or not listed,
- * while this job kept another from being enqueued.  The job has succeeded in
- * this transaction: whoever enqueues one now waits for its commit.
- */
-static void
-publish_again_if_needed(const WhJob *job)
-{
-	WhArg		args[] = {WH_TEXT(job->template_name)};
-	bool		needed;
-
-	wh_spi_begin();
-	needed = wh_query("SELECT FROM _wh.day_loads d"
-					  "  JOIN _wh.tenant_templates s USING (template_name, target_schema)"
-					  " WHERE d.template_name = $1 AND NOT d.counted AND d.relation_oid IS NULL"
-					  " UNION ALL"
-					  " SELECT FROM _wh.tenant_templates s"
-					  " WHERE s.template_name = $1 AND s.view_oid IS NOT NULL"
-					  "   AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-					  "     WHERE c.oid = s.view_oid AND c.relname = s.template_name AND n.nspname = s.target_schema)"
-					  " LIMIT 1", lengthof(args), args) > 0;
-	wh_spi_end();
-	if (needed)
-		(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
-}
-
-/*
  * One schema whose view cannot be made (its name is taken) must not keep the
  * others from being published: each has its own transaction, and the first
  * error is raised when all the others are done.
@@ -287,7 +232,7 @@ run_publish(const WhJob *job)
 	ListCell   *cell;
 
 	wh_status_phase(WH_PHASE_PUBLISHING);
-	foreach(cell, unpublished_schemas(job->template_name))
+	foreach(cell, schemas_to_publish(job->template_name))
 	{
 		ErrorData  *error = try_publish_schema(job->template_name, lfirst(cell));
 
@@ -295,12 +240,14 @@ run_publish(const WhJob *job)
 			first_error = error;
 	}
 
-	begin_transaction();
+	wh_begin_transaction();
 	wh_publish_public_view(job->template_name);
 	if (first_error == NULL)
 	{
+		/* whoever enqueues another one now waits for this commit */
 		wh_queue_succeed(job, 0, 0, NULL);
-		publish_again_if_needed(job);
+		if (wh_publish_is_out_of_date(job->template_name))
+			(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
 	}
 	commit_transaction();
 	if (first_error != NULL)
@@ -315,7 +262,7 @@ run_sql(const WhJob *job)
 
 	/* What it did is committed: a cancel comes too late. */
 	HOLD_CANCEL_INTERRUPTS();
-	begin_transaction();
+	wh_begin_transaction();
 	wh_queue_succeed(job, rows, 0, wh_sql_job_tag());
 	commit_transaction();
 	QueryCancelPending = false;
@@ -330,7 +277,7 @@ claim(int64 job_id)
 	WhJob	   *job;
 	MemoryContext old;
 
-	begin_transaction();
+	wh_begin_transaction();
 	old = MemoryContextSwitchTo(job_context);
 	job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
@@ -380,7 +327,7 @@ record(const WhJob *job, const WhFailure *failure, WhPhase phase)
 
 	/* A second cancel must not keep the first from being written down. */
 	HOLD_CANCEL_INTERRUPTS();
-	begin_transaction();
+	wh_begin_transaction();
 	outcome = wh_queue_record_failure(job, failure, wh_status_phase_name(phase),
 									  phase == WH_PHASE_CONNECTING);
 	if (outcome == WH_OUTCOME_FAILED && job->kind == WH_JOB_REFRESH)

@@ -579,24 +579,28 @@ succeeds($job, 'before the exchange: the job starts again');
 has_new_content($first, 'before the exchange');
 is(sql($node, "SELECT attempt FROM _wh.jobs WHERE job_id = $job"), 2, 'before the exchange: with its second attempt');
 
-# Success is written last of all: whoever has the job's row stops it there, for
-# as long as a try may take.
-set_settings('wh_worker.swap_lock_timeout' => '30s');
+# The exchange is the last thing before the commit: a deferred trigger, which the
+# commit runs first, stops it there.
+sql($node, q{
+	CREATE FUNCTION public.stand_still() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(8); RETURN NULL; END';
+	CREATE CONSTRAINT TRIGGER stand_still AFTER UPDATE ON _wh.jobs DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW WHEN (new.state = 'succeeded') EXECUTE FUNCTION public.stand_still();
+});
 start_waiting_load('after the exchange');
 $session = $node->background_psql('postgres');
-$session->query_safe("BEGIN; SELECT FROM _wh.jobs WHERE job_id = $job FOR UPDATE");
+$session->query_safe('SELECT pg_advisory_lock(8)');
 $reader->query_safe('COMMIT');
 wait_until($node, qq{
 	SELECT count(*) = 2 FROM pg_locks WHERE pid = (SELECT pid FROM _wh.worker_status WHERE job_id = $job)
 		AND ((locktype = 'relation' AND relation = '$day'::regclass AND mode = 'AccessExclusiveLock' AND granted)
-		OR (locktype = 'transactionid' AND NOT granted))},
-	'after the exchange: the worker has the lock and waits for something else');
+		OR (locktype = 'advisory' AND NOT granted))},
+	'after the exchange: the worker has the lock and waits in its commit');
 my $previous_file = sql($node, "SELECT relation_file FROM _wh.day_loads WHERE target_date = '$first'");
 crash('after the exchange', $old, $reader, $session);
 is(sql($node, "SELECT relfilenode FROM pg_class WHERE oid = '$day'::regclass"),
 	$previous_file, 'after the exchange: with the file it had');
+sql($node, 'DROP TRIGGER stand_still ON _wh.jobs');
 go_on();
-set_settings('wh_worker.swap_lock_timeout' => '200ms');
 succeeds($job, 'after the exchange: the job starts again');
 has_new_content($first, 'after the exchange');
 
