@@ -270,7 +270,7 @@ CREATE TABLE _wh.day_loads (
 	relation text NOT NULL,
 	relation_oid oid,
 	relation_file oid,
-	state text NOT NULL CHECK (state IN ('loaded', 'published', 'suspect', 'failed', 'missing')),
+	state text NOT NULL CHECK (state IN ('loaded', 'published', 'suspect', 'combined', 'failed', 'missing')),
 	in_views boolean NOT NULL DEFAULT false,
 	counted boolean NOT NULL DEFAULT true,
 	rows bigint NOT NULL DEFAULT 0,
@@ -292,14 +292,14 @@ COMMENT ON COLUMN _wh.day_loads.template_name IS 'The template';
 COMMENT ON COLUMN _wh.day_loads.target_schema IS 'The schema';
 COMMENT ON COLUMN _wh.day_loads.target_date IS 'The day (UTC)';
 COMMENT ON COLUMN _wh.day_loads.tenant_name IS 'The tenant it came from';
-COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema';
-COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of the day relation; NULL while there is none';
+COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema, or of the table of its month or year that many days share';
+COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of that relation; NULL while there is none';
 COMMENT ON COLUMN _wh.day_loads.relation_file IS 'Its file (relfilenode) as we loaded it';
-COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation, see last_error), failed (there is no content) or missing (a person took its relation away)';
+COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation, see last_error), combined (in the table of its month or year), failed (there is no content) or missing (a person took its relation away)';
 COMMENT ON COLUMN _wh.day_loads.in_views IS 'Whether its relation is in the views';
 COMMENT ON COLUMN _wh.day_loads.counted IS 'Whether views and counters of the subscription know of it; false asks for a publication';
 COMMENT ON COLUMN _wh.day_loads.rows IS 'Rows: as the tenant counted them, as received and as loaded';
-COMMENT ON COLUMN _wh.day_loads.bytes IS 'Bytes of the relation with indexes and TOAST';
+COMMENT ON COLUMN _wh.day_loads.bytes IS 'Bytes of the relation with indexes and TOAST; its share of those of a month or year';
 COMMENT ON COLUMN _wh.day_loads.loaded_at IS 'When the content was loaded';
 COMMENT ON COLUMN _wh.day_loads.fetch_started_at IS 'When the tenant''s snapshot of that content was taken, or a moment before';
 COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template that loaded it';

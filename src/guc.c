@@ -34,6 +34,7 @@ int			wh_history_days = 30;
 char	   *wh_timezone = NULL;
 int			wh_catchup_days = 7;
 int			wh_debug_clock_offset = 0;
+bool		wh_enable_stable_pruning = true;
 
 /*
  * The names of a comma-separated list of database names, quoted where they
@@ -216,11 +217,22 @@ define_job_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_planner_settings(void)
+{
+	DefineCustomBoolVariable("wh_worker.enable_stable_pruning",
+							 "Prunes partition trees by CURRENT_DATE and now() when a query is planned.",
+							 "Plans cached before a change keep what they have.",
+							 &wh_enable_stable_pruning, true, PGC_USERSET, GUC_EXPLAIN,
+							 NULL, NULL, NULL);
+}
+
 void
 wh_guc_define(void)
 {
 	define_process_settings();
 	define_job_settings();
 	define_schedule_settings();
+	define_planner_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
 }

@@ -26,6 +26,7 @@ extern int	wh_history_days;
 extern char *wh_timezone;
 extern int	wh_catchup_days;
 extern int	wh_debug_clock_offset;	/* s */
+extern bool wh_enable_stable_pruning;
 
 extern void wh_guc_define(void);
 

@@ -25,7 +25,8 @@
 	WH_TEXT((refresh)->tmpl->name), WH_TEXT((refresh)->schema), WH_DATE((refresh)->date)
 
 #define SELECT_DAY \
-	"SELECT relation_oid, indexes_md5, state = 'suspect', rows FROM _wh.day_loads" \
+	"SELECT relation_oid, indexes_md5, state = 'suspect', rows," \
+	" CASE WHEN state = 'combined' THEN relation END FROM _wh.day_loads" \
 	" WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
 
 void
@@ -46,6 +47,7 @@ wh_ledger_read(const WhRefresh *refresh, bool lock, WhLedgerDay *day)
 	day->indexes_md5 = wh_get_text(cxt, 0, 2);
 	day->is_suspect = wh_get_bool(0, 3);
 	day->rows = wh_get_int8(0, 4);
+	day->combined_table = wh_get_text(cxt, 0, 5);
 }
 
 /* ---- does the count look right? ---- */

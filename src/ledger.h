@@ -13,6 +13,7 @@ typedef struct WhLedgerDay
 	Oid			relation_oid;
 	char	   *indexes_md5;	/* of the indexes text it was loaded with, or NULL */
 	bool		is_suspect;
+	char	   *combined_table; /* of its month or year, which holds it; or NULL */
 	int64		rows;
 } WhLedgerDay;
 

@@ -1,7 +1,7 @@
 /*
  * load.c: rows from a callback into the heap of a day relation.
  *
- * Called by refresh.c.  A new day is loaded in place into its materialized
+ * Called by refresh.c; combine.c fills a table by the same means.  A new day is loaded in place into its materialized
  * view, which nobody can see before commit; an existing one into a transient
  * heap with indexes and statistics, whose files swap.c puts under it.
  * Rows are written frozen: their relation file is as new as they are.
@@ -166,9 +166,8 @@ batch_end(Batch *batch)
 	return rows;
 }
 
-/* Every row of the source into "relid", of which nobody else knows; the count. */
-static int64
-load_rows(Oid relid, WhRowSource source, void *arg)
+int64
+wh_load_rows(Oid relid, WhRowSource source, void *arg)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
 	bool		pushed = wh_push_missing_snapshot();
@@ -179,7 +178,6 @@ load_rows(Oid relid, WhRowSource source, void *arg)
 	pgstat_unlink_relation(rel);
 	rel->pgstat_enabled = false;
 
-	wh_status_phase(WH_PHASE_FETCHING);
 	while (batch_add_row(batch, source, arg))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -291,12 +289,12 @@ check_index_name_is_free(const IndexStmt *stmt, Oid namespace_oid)
 			 errhint("Rename or drop it, then load the day again.")));
 }
 
-static void
-build_indexes(List *indexes, Oid namespace_oid)
+void
+wh_load_indexes(List *indexes, const char *schema)
 {
+	Oid			namespace_oid = get_namespace_oid(schema, false);
 	ListCell   *cell;
 
-	wh_status_phase(WH_PHASE_INDEXING);
 	foreach(cell, indexes)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -348,9 +346,11 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 {
 	day->created = true;
 	day->relid = create_empty_day(target, namespace_oid);
-	day->rows = load_rows(day->relid, source, arg);
+	wh_status_phase(WH_PHASE_FETCHING);
+	day->rows = wh_load_rows(day->relid, source, arg);
 	set_populated(day->relid);
-	build_indexes(target->indexes, namespace_oid);
+	wh_status_phase(WH_PHASE_INDEXING);
+	wh_load_indexes(target->indexes, target->schema);
 	analyze_day(target->schema, target->relname);
 }
 
@@ -371,7 +371,8 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 								   ShareUpdateExclusiveLock);
 	LockRelationOid(day->transient, AccessExclusiveLock);
 	table_close(rel, NoLock);
-	day->rows = load_rows(day->transient, source, arg);
+	wh_status_phase(WH_PHASE_FETCHING);
+	day->rows = wh_load_rows(day->transient, source, arg);
 	day->index_pairs = wh_swap_prepare(day->relid, day->transient);
 }
 

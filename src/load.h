@@ -65,6 +65,15 @@ extern void wh_load_swap(const WhLoadedDay *day);
 /* Drops what wh_load_day() made, when its swap failed and was rolled back. */
 extern void wh_load_discard(const WhLoadedDay *day);
 
+/*
+ * For whoever fills a relation of his own: every row of the source into
+ * "relid", of which nobody else knows yet, frozen; the count.
+ */
+extern int64 wh_load_rows(Oid relid, WhRowSource source, void *arg);
+
+/* Builds indexes (IndexStmt nodes); 42P07 if one's name is taken. */
+extern void wh_load_indexes(List *indexes, const char *schema);
+
 /* Bytes on disk with indexes and TOAST, and the current relfilenode. */
 extern int64 wh_load_bytes(Oid relid);
 extern Oid	wh_load_file(Oid relid);

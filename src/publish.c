@@ -165,7 +165,10 @@ read_members(WhView *view, uint64 n)
 	}
 }
 
-/* An OID of the ledger counts only if the relation still has its name. */
+/*
+ * An OID of the ledger counts only if the relation still has its name.  The
+ * days of a month or year share one.
+ */
 static void
 read_tenant_members(WhView *view)
 {
@@ -177,8 +180,9 @@ read_tenant_members(WhView *view)
 		"  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 		" WHERE d.template_name = $1 AND d.target_schema = $2"
-		"   AND d.state IN ('loaded', 'published', 'suspect')"
-		" ORDER BY d.target_date",
+		"   AND d.state IN ('loaded', 'published', 'suspect', 'combined')"
+		" GROUP BY c.oid, n.nspname, c.relname"
+		" ORDER BY pg_catalog.min(d.target_date)",
 		lengthof(args), args));
 }
 

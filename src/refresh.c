@@ -78,11 +78,25 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 		wh_replace_needed(refresh->tmpl, known->relation_oid, known->indexes_md5);
 }
 
+/* Other days share its relation: it cannot be replaced. */
+static void
+refuse_combined_day(const WhRefresh *refresh, const WhLedgerDay *known)
+{
+	if (known->combined_table != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the day is in the combined table \"%s.%s\"",
+						refresh->schema, known->combined_table),
+				 errdetail("%s of template \"%s\" is no relation of its own any more.",
+						   wh_date_text(refresh->date), refresh->tmpl->name)));
+}
+
 static void
 fill_target(WhRefresh *refresh, WhDayTarget *target)
 {
 	WhLedgerDay known = read_known_day(refresh);
 
+	refuse_combined_day(refresh, &known);
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;

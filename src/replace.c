@@ -117,7 +117,8 @@ attempt(void *arg)
 	if (replacement->is_in_view && wh_view_exists(&replacement->view))
 		wh_view_create(&replacement->view);
 	wh_user_views_refuse(one_oid(replacement->old_relid),
-						 psprintf("materialized view \"%s.%s\"", replacement->schema, replacement->relname));
+						 psprintf("materialized view \"%s.%s\" cannot be made anew",
+								  replacement->schema, replacement->relname));
 
 	saved = wh_saved_read(replacement->old_relid);
 	wh_saved_apply(saved, replacement->new_relid);

@@ -57,7 +57,7 @@ static WhPhase my_phase = WH_PHASE_IDLE;
 
 static const char *const phase_names[] = {
 	"starting", "waiting", "idle", "connecting", "fetching", "indexing",
-	"waiting_lock", "publishing", "running"
+	"waiting_lock", "publishing", "combining", "running"
 };
 
 static Size

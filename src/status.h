@@ -23,6 +23,7 @@ typedef enum WhPhase
 	WH_PHASE_INDEXING,
 	WH_PHASE_WAITING_LOCK,
 	WH_PHASE_PUBLISHING,
+	WH_PHASE_COMBINING,			/* days into the table of their month or year */
 	WH_PHASE_RUNNING,			/* the command of a schedule */
 } WhPhase;
 

@@ -339,6 +339,7 @@ lock_days(const char *template_name, const char *schema, WhArg date)
 				 "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 				 " WHERE d.template_name = $1 AND d.target_schema = $2"
 				 "   AND ($3 IS NULL OR d.target_date = $3)"
+				 " GROUP BY c.oid, n.nspname, c.relname, c.relkind"
 				 " ORDER BY c.relname", lengthof(args), args);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -353,6 +354,23 @@ lock_days(const char *template_name, const char *schema, WhArg date)
 	foreach(cell, days)
 		LockRelationOid(((Doomed *) lfirst(cell))->relid, ShareUpdateExclusiveLock);
 	return days;
+}
+
+/* Its relation holds other days too. */
+static void
+refuse_combined_day(const char *template_name, const char *schema, DateADT date)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), WH_DATE(date)};
+
+	if (wh_query("SELECT relation FROM _wh.day_loads WHERE template_name = $1 AND target_schema = $2"
+				 " AND target_date = $3 AND state = 'combined'", lengthof(args), args) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the day is in the combined table \"%s.%s\"",
+					schema, wh_get_text(CurrentMemoryContext, 0, 1)),
+			 errdetail("%s of template \"%s\" is no relation of its own any more.",
+					   wh_date_text(date), template_name)));
 }
 
 static void
@@ -522,6 +540,8 @@ drop_day(void *arg)
 	const DoomedDay *day = arg;
 	bool		uncounted;
 
+	/* it may have been combined while we waited for its relation */
+	refuse_combined_day(day->template_name, day->schema, day->date);
 	if (forget_days(day->template_name, day->schema, WH_DATE(day->date)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -555,6 +575,7 @@ wh_sql_drop_day(PG_FUNCTION_ARGS)
 	wh_tenant_require_template(day.template_name);
 	check_feeds(tenant_name, day.template_name, day.schema);
 	/* waits for a load of that day, before readers feel anything */
+	refuse_combined_day(day.template_name, day.schema, day.date);
 	day.relations = lock_days(day.template_name, day.schema, WH_DATE(day.date));
 	wh_politely(InvalidOid, drop_day, &day);
 	wh_spi_end();

@@ -388,6 +388,24 @@ write_out(Oid transient, List *index_pairs)
 		XLogFlush(XactLastRecEnd);
 }
 
+void
+wh_swap_write_out(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	List	   *pairs = NIL;
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		IndexPair  *pair = palloc0(sizeof(IndexPair));
+
+		pair->copy = lfirst_oid(cell);
+		pairs = lappend(pairs, pair);
+	}
+	table_close(rel, NoLock);
+	write_out(relid, pairs);
+}
+
 /* ---- under the lock ---- */
 
 static HeapTuple

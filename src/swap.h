@@ -31,6 +31,12 @@ extern List *wh_swap_prepare(Oid relid, Oid transient);
 extern void wh_swap_ready(Oid relid, Oid transient, List *index_pairs);
 
 /*
+ * Writes out a new relation that no exchange follows, so that a commit under a
+ * lock has little left to write.
+ */
+extern void wh_swap_write_out(Oid relid);
+
+/*
  * Puts the files of the transient heap and its indexes under the day relation
  * and drops the rest; the day is locked from then on until commit.  Tries
  * until it gets the lock (politely.h).

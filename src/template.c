@@ -178,6 +178,14 @@ wh_template_day_name(const char *template_name, DateADT date)
 	return psprintf("%s_%s", wh_template_fit_name(template_name, MAX_NAME_BYTES - DATE_SUFFIX_BYTES), suffix);
 }
 
+char *
+wh_template_period_name(const char *template_name, int year, int month)
+{
+	const char *start = wh_template_fit_name(template_name, MAX_NAME_BYTES - DATE_SUFFIX_BYTES);
+
+	return month == 0 ? psprintf("%s_%04d", start, year) : psprintf("%s_%04d_%02d", start, year, month);
+}
+
 /* ---- columns ---- */
 
 /*

@@ -58,4 +58,7 @@ extern char *wh_template_fit_name(const char *name, int limit);
 /* {template}_{YYYY_MM_DD}, cut with a stable hash to 63 bytes. */
 extern char *wh_template_day_name(const char *template_name, DateADT date);
 
+/* {template}_{YYYY_MM}, or with month 0 {template}_{YYYY}, cut likewise. */
+extern char *wh_template_period_name(const char *template_name, int year, int month);
+
 #endif

@@ -320,7 +320,7 @@ wh_user_views_refuse(Datum bases, const char *what)
 	if (obstacle != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("%s cannot be made anew because %s depends on it", what, obstacle),
+				 errmsg("%s because %s depends on it", what, obstacle),
 				 errhint("Drop it, or let it read the tenant view instead.")));
 }
 

@@ -40,7 +40,10 @@ extern List *wh_user_views_save(Datum bases, Oid invoker, const char *template_n
 extern void wh_user_views_drop(List *views);
 extern void wh_user_views_make(List *views, const char *template_name);
 
-/* 2BP01, naming it, if anything of a user's hangs on "bases". */
+/*
+ * 2BP01, naming it, if anything of a user's hangs on "bases"; "what" says what
+ * cannot be done, as the start of the message.
+ */
 extern void wh_user_views_refuse(Datum bases, const char *what);
 
 #endif

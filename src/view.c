@@ -84,19 +84,23 @@ append_member_column(StringInfo sql, Oid relid, Form_pg_attribute column)
 		ReleaseSysCache(tuple);
 }
 
+void
+wh_view_append_columns(StringInfo sql, TupleDesc columns, Oid relid)
+{
+	for (int i = 0; i < columns->natts; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		append_member_column(sql, relid, TupleDescAttr(columns, i));
+	}
+}
+
 /* One branch of the union; without a member, the branch that has no rows. */
 static void
 append_branch(StringInfo sql, const WhView *view, const WhMember *member)
 {
 	appendStringInfoString(sql, "SELECT ");
-	for (int i = 0; i < view->columns->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(view->columns, i);
-
-		if (i > 0)
-			appendStringInfoString(sql, ", ");
-		append_member_column(sql, member ? member->relid : InvalidOid, column);
-	}
+	wh_view_append_columns(sql, view->columns, member ? member->relid : InvalidOid);
 	if (view->is_public)
 		appendStringInfo(sql, ", %s::pg_catalog.text AS " WH_SCHEMA_NAME_COLUMN,
 						 member ? quote_literal_cstr(member->schema) : "NULL");

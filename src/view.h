@@ -5,6 +5,7 @@
 #define WH_VIEW_H
 
 #include "access/tupdesc.h"
+#include "lib/stringinfo.h"
 
 /* The column that a public view adds to those of the template. */
 #define WH_SCHEMA_NAME_COLUMN "schema_name"
@@ -59,6 +60,12 @@ extern bool wh_view_exists(const WhView *view);
  * ours is gone and something else has its name.
  */
 extern void wh_view_create(WhView *view);
+
+/*
+ * The columns as a relation of any shape can give them, separated by commas:
+ * typed NULLs for what it lacks, casts for what has changed.
+ */
+extern void wh_view_append_columns(StringInfo sql, TupleDesc columns, Oid relid);
 
 /* The members' OIDs as an oid[]. */
 extern Datum wh_view_member_oids(const WhView *view);

@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 
 #include "guc.h"
+#include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "supervisor.h"
@@ -155,5 +156,6 @@ _PG_init(void)
 	RegisterXactCallback(tell_launcher, NULL);
 	warn_if_too_few_processes();
 	wh_supervisor_register();
+	wh_prune_register();
 	preloaded = true;
 }

@@ -1,0 +1,566 @@
+/*
+ * combine.c: the days of a month or year in one table.
+ *
+ * A union of days grows a relation per tenant and day, and with it the time to
+ * plan and the locks of every query.  Here the days of a period that is over
+ * become one table; the tenant view reads that, and the days are dropped.
+ *
+ * Called by combine_sql.c.  All of it is one transaction, the caller's, so that
+ * a crash leaves either the days or the table.  Nothing is dropped before what
+ * replaces it is counted and in the view.  Reads no tenant.
+ *
+ * Locks, in this order: the advisory lock of the table's name, then those of
+ * the members, by date, as loads take them; on the members what keeps out
+ * everybody who changes them and lets readers be; then, politely and all in one
+ * attempt: their ledger rows, what publish.c locks, the members for good.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "portability/instr_time.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "clock.h"
+#include "combine.h"
+#include "load.h"
+#include "politely.h"
+#include "publish.h"
+#include "sqlutil.h"
+#include "status.h"
+#include "swap.h"
+#include "tenant.h"
+#include "user_views.h"
+
+/* How many missing days an error names. */
+#define NAMED_DAYS 10
+
+/* How often the members may change while we wait for their locks. */
+#define MAX_LOOKS 10
+
+static double
+seconds_since(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_DOUBLE(now);
+}
+
+static DateADT
+first_of(int year, int month)
+{
+	return date2j(year, month, 1) - POSTGRES_EPOCH_JDATE;
+}
+
+/* ---- what is asked for ---- */
+
+static void
+check_period(const WhCombine *combine)
+{
+	if (combine->year < 1 || combine->year > 9999)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("year %d is out of range", combine->year),
+				 errhint("Years are from 1 to 9999.")));
+	if (combine->month < 0 || combine->month > 12)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("month %d is out of range", combine->month),
+				 errhint("Months are from 1 to 12.")));
+}
+
+static void
+check_is_over(const WhCombine *combine)
+{
+	if (combine->last >= wh_clock_today())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s is not over and cannot be combined",
+						combine->month == 0 ? "year" : "month", combine->period),
+				 errhint("Days are UTC dates; it is %s.", wh_date_text(wh_clock_today()))));
+}
+
+static void
+check_subscription(const WhCombine *combine)
+{
+	WhArg		args[] = {WH_TEXT(combine->template_name), WH_TEXT(combine->schema), WH_TEXT(combine->tenant_name)};
+
+	wh_spi_begin();
+	if (wh_query("SELECT FROM _wh.tenant_templates"
+				 " WHERE template_name = $1 AND target_schema = $2 AND tenant_name = $3",
+				 lengthof(args), args) == 0)
+	{
+		wh_tenant_require(combine->tenant_name);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("tenant \"%s\" does not feed template \"%s\" into schema \"%s\"",
+						combine->tenant_name, combine->template_name, combine->schema),
+				 errhint("Subscriptions are the rows of _wh.tenant_templates.")));
+	}
+	wh_spi_end();
+}
+
+static void
+check_date_column_is_free(const WhCombine *combine)
+{
+	TupleDesc	columns = combine->tmpl->columns;
+
+	for (int i = 0; i < columns->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(columns, i)->attname), WH_DATE_COLUMN) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("template \"%s\" has a column \"" WH_DATE_COLUMN "\", which combined tables add themselves",
+							combine->template_name),
+					 errhint("Give that column another name in column_definitions.")));
+}
+
+static void
+read_request(WhCombine *combine)
+{
+	int			year = combine->year;
+	int			month = combine->month;
+
+	combine->tmpl = wh_template_read(combine->template_name);
+	check_subscription(combine);
+	check_period(combine);
+	combine->first = first_of(year, Max(month, 1));
+	combine->last = (month == 0 || month == 12 ? first_of(year + 1, 1) : first_of(year, month + 1)) - 1;
+	combine->period = month == 0 ? psprintf("%04d", year) : psprintf("%04d-%02d", year, month);
+	combine->relname = wh_template_period_name(combine->template_name, year, month);
+	check_is_over(combine);
+	check_date_column_is_free(combine);
+}
+
+/* ---- what there is ---- */
+
+static void
+read_members(WhCombine *combine)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	WhArg		args[] = {
+		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
+		WH_DATE(combine->first), WH_DATE(combine->last)
+	};
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query("SELECT c.oid, c.relname, c.relkind = 'r', bool_or(d.state = 'combined'),"
+				 "       min(d.target_date), max(d.target_date), count(*)::integer,"
+				 "       sum(d.rows)::bigint, sum(d.bytes)::bigint"
+				 "  FROM _wh.day_loads d"
+				 "  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+				 "   AND c.relkind IN ('m', 'r')"
+				 "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
+				 " WHERE d.template_name = $1 AND d.target_schema = $2"
+				 "   AND d.target_date BETWEEN $3 AND $4"
+				 " GROUP BY c.oid, c.relname, c.relkind ORDER BY min(d.target_date)",
+				 lengthof(args), args);
+	combine->nmembers = (int) n;
+	combine->members = MemoryContextAllocZero(cxt, sizeof(WhCombineMember) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		WhCombineMember *member = &combine->members[i];
+
+		member->relid = wh_get_oid(i, 1);
+		member->relname = wh_get_text(cxt, i, 2);
+		member->is_table = wh_get_bool(i, 3);
+		member->is_combined = wh_get_bool(i, 4);
+		member->first = wh_get_date(i, 5);
+		member->last = wh_get_date(i, 6);
+		member->days = wh_get_int4(i, 7);
+		member->ledger_rows = wh_get_int8(i, 8);
+		member->ledger_bytes = wh_get_int8(i, 9);
+	}
+	wh_spi_end();
+}
+
+/*
+ * A month is combined too when its year is.  Days that came later stay
+ * relations of their own.
+ */
+static bool
+is_combined_already(WhCombine *combine)
+{
+	for (int i = 0; i < combine->nmembers; i++)
+	{
+		const WhCombineMember *member = &combine->members[i];
+
+		if (!member->is_combined ||
+			(combine->month == 0 && strcmp(member->relname, combine->relname) != 0))
+			continue;
+		combine->already_combined = true;
+		combine->relid = member->relid;
+		combine->relname = member->relname;
+		combine->rows = member->ledger_rows;
+		return true;
+	}
+	return false;
+}
+
+static void
+check_name_is_free(const WhCombine *combine)
+{
+	if (OidIsValid(get_relname_relid(combine->relname, get_namespace_oid(combine->schema, false))))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s.%s\" exists and was not made by wh_worker",
+						combine->schema, combine->relname),
+				 errhint("Rename or drop it; its name is needed for the table of %s.", combine->period)));
+}
+
+/*
+ * A tenant's first day is that of the subscription, or an older one that was
+ * loaded: history need not have been asked for when it was made.
+ */
+static void
+read_missing(WhCombine *combine)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	WhArg		args[] = {
+		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
+		WH_DATE(combine->first), WH_DATE(combine->last)
+	};
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query("SELECT x.target_date FROM (SELECT $3 + i AS target_date"
+				 "    FROM pg_catalog.generate_series(0, $4 - $3) AS i) x"
+				 " WHERE x.target_date >= (SELECT least(s.start_date, (SELECT min(d.target_date)"
+				 "      FROM _wh.day_loads d WHERE d.template_name = $1 AND d.target_schema = $2"
+				 "       AND d.relation_oid IS NOT NULL))"
+				 "    FROM _wh.tenant_templates s WHERE s.template_name = $1 AND s.target_schema = $2)"
+				 "   AND NOT EXISTS (SELECT FROM _wh.day_loads d"
+				 "     JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+				 "     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
+				 "     WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = x.target_date)"
+				 " ORDER BY 1", lengthof(args), args);
+	combine->nmissing = (int) n;
+	combine->missing = MemoryContextAlloc(cxt, sizeof(DateADT) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+		combine->missing[i] = wh_get_date(i, 1);
+	wh_spi_end();
+}
+
+static char *
+name_missing(const WhCombine *combine)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < Min(combine->nmissing, NAMED_DAYS); i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", wh_date_text(combine->missing[i]));
+	if (combine->nmissing > NAMED_DAYS)
+		appendStringInfo(&text, " and %d more", combine->nmissing - NAMED_DAYS);
+	return text.data;
+}
+
+static void
+check_missing(const WhCombine *combine)
+{
+	if (combine->nmembers == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no day of %s of template \"%s\" is loaded in schema \"%s\"",
+						combine->period, combine->template_name, combine->schema),
+				 errhint("Load them with _wh.enqueue_backfill().")));
+	if (combine->nmissing > 0 && !combine->allow_missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg_plural("%d day of %s of template \"%s\" is missing in schema \"%s\"",
+							   "%d days of %s of template \"%s\" are missing in schema \"%s\"",
+							   combine->nmissing, combine->nmissing, combine->period,
+							   combine->template_name, combine->schema),
+				 errdetail("Missing: %s.", name_missing(combine)),
+				 errhint("Load them with _wh.enqueue_backfill(), or combine without them: allow_missing => true.")));
+}
+
+/* ---- nobody may change them from here on ---- */
+
+/*
+ * Loads, REFRESH, DROP, VACUUM and index DDL are kept out, readers are not.  A
+ * table could be written to as well.
+ */
+static void
+lock_members(const WhCombine *combine)
+{
+	for (int i = 0; i < combine->nmembers; i++)
+		wh_load_lock(combine->schema, combine->members[i].relname);
+	for (int i = 0; i < combine->nmembers; i++)
+		LockRelationOid(combine->members[i].relid,
+						combine->members[i].is_table ? ShareRowExclusiveLock : ShareUpdateExclusiveLock);
+}
+
+static bool
+same_members(const WhCombine *combine, const WhCombineMember *members, int nmembers)
+{
+	bool		same = combine->nmembers == nmembers;
+
+	for (int i = 0; same && i < nmembers; i++)
+		same = combine->members[i].relid == members[i].relid &&
+			combine->members[i].days == members[i].days &&
+			strcmp(combine->members[i].relname, members[i].relname) == 0;
+	return same;
+}
+
+/* Whoever had them locked before us may have changed which there are. */
+static void
+read_and_lock_members(WhCombine *combine)
+{
+	read_members(combine);
+	for (int look = 0; look < MAX_LOOKS; look++)
+	{
+		WhCombineMember *members = combine->members;
+		int			nmembers = combine->nmembers;
+
+		if (is_combined_already(combine))
+			return;
+		lock_members(combine);
+		read_members(combine);
+		if (same_members(combine, members, nmembers))
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("days of %s of template \"%s\" change all the time in schema \"%s\"",
+					combine->period, combine->template_name, combine->schema)));
+}
+
+/* ---- the table ---- */
+
+static void
+create_table(WhCombine *combine)
+{
+	char	   *name = quote_qualified_identifier(combine->schema, combine->relname);
+
+	wh_spi_begin();
+	wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
+			   wh_template_column_definition_list(combine->tmpl));
+	wh_utility("COMMENT ON TABLE %s IS %s", name,
+			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
+										   combine->period, combine->template_name, combine->tenant_name)));
+	wh_publish_grant(combine->schema, combine->relname);
+	wh_spi_end();
+	combine->relid = get_relname_relid(combine->relname, get_namespace_oid(combine->schema, false));
+}
+
+/* A key of a day need not be one of a year. */
+static void
+report_duplicate_key(const WhCombine *combine, const char *index_name, const ErrorData *error)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("the key of index \"%s\" is unique in each day of template \"%s\", but not over %s",
+					index_name, combine->template_name, combine->period),
+			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
+			 errhint("Nothing was changed. Add a column that tells the days apart to that index in the template, or leave out UNIQUE.")));
+}
+
+static void
+build_index(const WhCombine *combine, IndexStmt *index)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *index_name = pstrdup(index->idxname);
+
+	PG_TRY();
+	{
+		wh_load_indexes(list_make1(index), combine->schema);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		report_duplicate_key(combine, index_name, error);
+	}
+	PG_END_TRY();
+}
+
+static void
+build_indexes(const WhCombine *combine)
+{
+	ListCell   *cell;
+
+	wh_status_phase(WH_PHASE_INDEXING);
+	foreach(cell, wh_template_indexes(combine->tmpl, combine->schema, combine->relname))
+		build_index(combine, lfirst_node(IndexStmt, cell));
+	wh_spi_begin();
+	wh_utility("ANALYZE %s", quote_qualified_identifier(combine->schema, combine->relname));
+	wh_spi_end();
+	wh_status_phase(WH_PHASE_COMBINING);
+}
+
+/* Text forms in casts and check sums must not depend on who calls. */
+static int
+begin_fixed_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"timezone", "UTC"}, {"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"},
+		{"extra_float_digits", "1"}, {"bytea_output", "hex"}, {"xmlbinary", "base64"}
+	};
+	int			nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
+}
+
+static void
+make_table(WhCombine *combine)
+{
+	int			nest_level = begin_fixed_settings();
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	create_table(combine);
+	wh_combine_copy(combine);
+	combine->copy_seconds = seconds_since(start);
+
+	INSTR_TIME_SET_CURRENT(start);
+	build_indexes(combine);
+	combine->index_seconds = seconds_since(start);
+
+	INSTR_TIME_SET_CURRENT(start);
+	wh_combine_check(combine);
+	combine->check_seconds = seconds_since(start);
+	AtEOXact_GUC(true, nest_level);
+}
+
+/* ---- in the place of its days ---- */
+
+static Datum
+member_oids(const WhCombine *combine)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * combine->nmembers);
+
+	for (int i = 0; i < combine->nmembers; i++)
+		oids[i] = ObjectIdGetDatum(combine->members[i].relid);
+	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+/* Every day gets its share of the bytes, so that sums over days stay right. */
+static void
+write_ledger(const WhCombine *combine)
+{
+	int64		days = 0;
+	WhArg		args[] = {
+		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
+		WH_DATE(combine->first), WH_DATE(combine->last),
+		wh_arg(OIDARRAYOID, member_oids(combine)),
+		WH_TEXT(combine->relname), WH_OID(combine->relid), WH_OID(wh_load_file(combine->relid)),
+		WH_INT8(combine->bytes), WH_INT8(combine->rows), WH_TEXT(combine->tmpl->indexes), WH_INT8(0)
+	};
+
+	for (int i = 0; i < combine->nmembers; i++)
+		days += combine->members[i].days;
+	args[lengthof(args) - 1] = WH_INT8(days);
+	if (wh_query("UPDATE _wh.day_loads"
+				 "   SET state = 'combined', relation = $6, relation_oid = $7, relation_file = $8,"
+				 "       bytes = CASE WHEN $10 = 0 THEN $9 / $12"
+				 "         ELSE pg_catalog.round($9::pg_catalog.numeric * rows / $10)::pg_catalog.int8 END,"
+				 "       indexes_md5 = pg_catalog.md5($11), counted = false"
+				 " WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
+				 "   AND relation_oid = ANY ($5)", lengthof(args), args) != (uint64) days)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the ledger of template \"%s\" changed in schema \"%s\" while %s was combined",
+						combine->template_name, combine->schema, combine->period)));
+}
+
+/* Readers lock the view before its days; it no longer reads them. */
+static void
+drop_members(const WhCombine *combine)
+{
+	wh_user_views_refuse(member_oids(combine),
+						 psprintf("days of %s of template \"%s\" in schema \"%s\" cannot be combined",
+								  combine->period, combine->template_name, combine->schema));
+	for (int i = 0; i < combine->nmembers; i++)
+	{
+		const WhCombineMember *member = &combine->members[i];
+
+		wh_politely_lock(member->relid);
+		if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
+							combine->schema, member->relname)));
+		wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
+				   quote_qualified_identifier(combine->schema, member->relname));
+	}
+}
+
+/* May be rolled back and started over; see politely.h. */
+static void
+exchange(void *arg)
+{
+	const WhCombine *combine = arg;
+	WhArg		args[] = {WH_TEXT(combine->template_name), WH_TEXT(combine->schema)};
+
+	wh_spi_begin();
+	/* one that is being removed drops the days itself, and waits for our locks */
+	if (wh_query("SELECT FROM _wh.tenant_templates WHERE template_name = $1 AND target_schema = $2"
+				 " FOR KEY SHARE SKIP LOCKED", lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
+						combine->tenant_name, combine->template_name, combine->schema),
+				 errdetail("It was removed, or is being removed, while %s was combined.", combine->period)));
+	write_ledger(combine);
+	wh_publish_tenant_view(combine->template_name, combine->schema);
+	wh_publish_public_view(combine->template_name);
+	wh_publish_counters(combine->template_name, combine->schema);
+	drop_members(combine);
+	wh_spi_end();
+}
+
+static void
+put_in_place(WhCombine *combine)
+{
+	instr_time	start;
+
+	combine->bytes = wh_load_bytes(combine->relid);
+	wh_swap_write_out(combine->relid);
+	INSTR_TIME_SET_CURRENT(start);
+	wh_politely(InvalidOid, exchange, combine);
+	combine->exchange_seconds = seconds_since(start);
+}
+
+/* ---- all of it ---- */
+
+void
+wh_combine(WhCombine *combine)
+{
+	read_request(combine);
+	wh_status_phase(WH_PHASE_COMBINING);
+	if (OidIsValid(get_namespace_oid(combine->schema, true)))
+	{
+		wh_load_lock(combine->schema, combine->relname);
+		read_and_lock_members(combine);
+	}
+	if (combine->already_combined)
+		combine->bytes = wh_load_bytes(combine->relid);
+	else
+	{
+		read_missing(combine);
+		if (combine->nmembers > 0)
+			check_name_is_free(combine);
+		check_missing(combine);
+		make_table(combine);
+		put_in_place(combine);
+	}
+	wh_status_phase(WH_PHASE_IDLE);
+}

@@ -1,0 +1,287 @@
+/*
+ * combine_copy.c: the rows of days into the table of their month or year, and
+ * the proof that all of them are there.
+ *
+ * Called by combine.c, which has locked the relations against everybody who
+ * could change them.  A day of an older shape is read as the tenant view reads
+ * it, with typed NULLs and casts; these are evaluated once, here, under
+ * settings that do not depend on who calls.
+ *
+ * Rows are pulled from a plan and written by load.c as those of a day are:
+ * many at a time, frozen, into a file that is as new as they are.  A session
+ * with an older snapshot that finds the new table behind the view has to see
+ * them, because the days they came from are gone then.
+ *
+ * May not drop or publish anything.  Takes no lock but those of a reader.
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "combine.h"
+#include "load.h"
+#include "sqlutil.h"
+#include "view.h"
+
+/* The plan that reads one member after the other. */
+typedef struct Copy
+{
+	WhCombine  *combine;
+	MemoryContext memory;
+	int			next_member;
+	WhCombineMember *member;	/* that is being read, or NULL */
+	QueryDesc  *query;
+} Copy;
+
+/* ---- what is read ---- */
+
+/* The rows of a member in the shape of the table. */
+static char *
+member_query(const WhCombine *combine, const WhCombineMember *member)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	wh_view_append_columns(&sql, combine->tmpl->columns, member->relid);
+	if (member->is_combined)
+		appendStringInfoString(&sql, ", " WH_DATE_COLUMN);
+	else
+		appendStringInfo(&sql, ", %s::pg_catalog.date AS " WH_DATE_COLUMN,
+						 quote_literal_cstr(wh_date_text(member->first)));
+	appendStringInfo(&sql, " FROM ONLY %s", quote_qualified_identifier(combine->schema, member->relname));
+	return sql.data;
+}
+
+static void
+open_member(Copy *copy)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(copy->memory);
+	char	   *sql;
+	RawStmt    *raw;
+	Query	   *query;
+
+	copy->member = &copy->combine->members[copy->next_member++];
+	sql = member_query(copy->combine, copy->member);
+	raw = linitial_node(RawStmt, pg_parse_query(sql));
+	query = linitial_node(Query, pg_analyze_and_rewrite_fixedparams(raw, sql, NULL, 0, NULL));
+	copy->query = CreateQueryDesc(pg_plan_query(query, sql, 0, NULL), sql, GetActiveSnapshot(),
+								  InvalidSnapshot, None_Receiver, NULL, NULL, 0);
+	ExecutorStart(copy->query, 0);
+	MemoryContextSwitchTo(old_context);
+}
+
+static void
+close_member(Copy *copy)
+{
+	ExecutorFinish(copy->query);
+	ExecutorEnd(copy->query);
+	FreeQueryDesc(copy->query);
+	copy->query = NULL;
+	copy->member = NULL;
+	MemoryContextReset(copy->memory);
+}
+
+static TupleTableSlot *
+next_slot(Copy *copy)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(copy->query->estate->es_query_cxt);
+	TupleTableSlot *slot = ExecProcNode(copy->query->planstate);
+
+	MemoryContextSwitchTo(old_context);
+	return slot;
+}
+
+/* The next row leaves its page behind, and a batch is written later. */
+static void
+copy_values(TupleTableSlot *slot, Datum *values, bool *isnull)
+{
+	slot_getallattrs(slot);
+	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(slot->tts_tupleDescriptor, i);
+
+		isnull[i] = slot->tts_isnull[i];
+		values[i] = isnull[i] ? (Datum) 0 :
+			datumCopy(slot->tts_values[i], column->attbyval, column->attlen);
+	}
+}
+
+/* A WhRowSource over all members. */
+static bool
+next_row(void *arg, Datum *values, bool *isnull)
+{
+	Copy	   *copy = arg;
+
+	for (;;)
+	{
+		TupleTableSlot *slot;
+
+		if (copy->member == NULL)
+		{
+			if (copy->next_member == copy->combine->nmembers)
+				return false;
+			open_member(copy);
+		}
+		slot = next_slot(copy);
+		if (!TupIsNull(slot))
+		{
+			copy_values(slot, values, isnull);
+			copy->member->rows++;
+			return true;
+		}
+		close_member(copy);
+	}
+}
+
+/*
+ * The snapshot is newer than our locks, whatever the isolation level is: what
+ * is read is what was there when it was locked.
+ */
+void
+wh_combine_copy(WhCombine *combine)
+{
+	Copy		copy = {.combine = combine};
+
+	copy.memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker combine",
+										ALLOCSET_DEFAULT_SIZES);
+	PushActiveSnapshot(GetLatestSnapshot());
+	combine->rows = wh_load_rows(combine->relid, next_row, &copy);
+	PopActiveSnapshot();
+	MemoryContextDelete(copy.memory);
+}
+
+/* ---- counts ---- */
+
+static void
+report_difference(const WhCombine *combine, const char *relname, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("relation \"%s.%s\" does not have the rows that the ledger says",
+					combine->schema, relname),
+			 errdetail("%s", detail),
+			 errhint("Load it again with _wh.update_mv_by_template(), then combine again.")));
+}
+
+static void
+check_members(const WhCombine *combine)
+{
+	for (int i = 0; i < combine->nmembers; i++)
+	{
+		const WhCombineMember *member = &combine->members[i];
+
+		if (member->rows != member->ledger_rows)
+			report_difference(combine, member->relname,
+							  psprintf("It has " INT64_FORMAT " rows, the ledger " INT64_FORMAT ".",
+									   member->rows, member->ledger_rows));
+	}
+}
+
+/* What the table holds, by day, against the ledger: nothing too much either. */
+static void
+check_days(const WhCombine *combine)
+{
+	WhArg		args[] = {
+		WH_TEXT(combine->tmpl->name), WH_TEXT(combine->schema),
+		WH_DATE(combine->first), WH_DATE(combine->last)
+	};
+	char	   *sql = psprintf(
+		"SELECT target_date, coalesce(t.rows, 0), coalesce(d.rows, 0)"
+		"  FROM (SELECT " WH_DATE_COLUMN " AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
+		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
+		"    WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
+		"      AND relation_oid IS NOT NULL) d USING (target_date)"
+		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
+		quote_qualified_identifier(combine->schema, combine->relname));
+
+	wh_spi_begin();
+	if (wh_query_once(sql, lengthof(args), args) > 0)
+		report_difference(combine, combine->relname,
+						  psprintf("Of %s it has " INT64_FORMAT " rows, the ledger " INT64_FORMAT ".",
+								   wh_date_text(wh_get_date(0, 1)), wh_get_int8(0, 2), wh_get_int8(0, 3)));
+	wh_spi_end();
+}
+
+/* ---- contents ---- */
+
+/*
+ * Sums of hashes over whole rows do not depend on their order, and numeric ones
+ * do not overflow.  Every type has an output form, not every one a hash.
+ */
+static char *
+sums_query(const char *rows_query)
+{
+	return psprintf("SELECT " WH_DATE_COLUMN ", pg_catalog.sum(pg_catalog.hashtextextended(r::pg_catalog.text, 0))::pg_catalog.text"
+					" FROM (%s) r GROUP BY 1", rows_query);
+}
+
+/* A text by day, from the first of the period on; NULL for days without rows. */
+static void
+read_sums(const WhCombine *combine, const char *rows_query, char **sums)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	uint64		n;
+
+	wh_spi_begin();
+	n = wh_query_once(sums_query(rows_query), 0, NULL);
+	for (uint64 i = 0; i < n; i++)
+	{
+		DateADT		date = wh_get_date(i, 1);
+
+		if (date < combine->first || date > combine->last)
+			report_difference(combine, combine->relname, "It has rows of other days.");
+		sums[date - combine->first] = wh_get_text(cxt, i, 2);
+	}
+	wh_spi_end();
+}
+
+static bool
+same_sum(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static void
+check_contents(const WhCombine *combine)
+{
+	int			ndays = combine->last - combine->first + 1;
+	char	  **before = palloc0(sizeof(char *) * ndays);
+	char	  **after = palloc0(sizeof(char *) * ndays);
+	StringInfoData sql;
+
+	for (int i = 0; i < combine->nmembers; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		read_sums(combine, member_query(combine, &combine->members[i]), before);
+	}
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	wh_view_append_columns(&sql, combine->tmpl->columns, combine->relid);
+	appendStringInfo(&sql, ", " WH_DATE_COLUMN " FROM ONLY %s",
+					 quote_qualified_identifier(combine->schema, combine->relname));
+	read_sums(combine, sql.data, after);
+	for (int i = 0; i < ndays; i++)
+		if (!same_sum(before[i], after[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("table \"%s.%s\" does not have the content of the relations it was made from",
+							combine->schema, combine->relname),
+					 errdetail("The check sums of %s differ.", wh_date_text(combine->first + i))));
+}
+
+void
+wh_combine_check(WhCombine *combine)
+{
+	check_members(combine);
+	check_days(combine);
+	if (combine->verify_content)
+		check_contents(combine);
+}
