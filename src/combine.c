@@ -9,20 +9,15 @@
  * a crash leaves either the days or the table.  Nothing is dropped before what
  * replaces it is counted and in the view.  Reads no tenant.
  *
- * Locks, in this order: the advisory lock of the table's name, then those of
- * the members, by date, as loads take them; on the members what keeps out
- * everybody who changes them and lets readers be; then, politely and all in one
- * attempt: their ledger rows, what publish.c locks, the members for good.
+ * Locks, in this order: those of combine_members.c; then, politely and all in
+ * one attempt: the ledger rows of the members, what publish.c locks, the members
+ * for good.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "catalog/namespace.h"
-#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "portability/instr_time.h"
-#include "storage/lmgr.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
@@ -42,9 +37,6 @@
 
 /* How many missing days an error names. */
 #define NAMED_DAYS 10
-
-/* How often the members may change while we wait for their locks. */
-#define MAX_LOOKS 10
 
 static double
 seconds_since(instr_time start)
@@ -111,20 +103,6 @@ check_subscription(const WhCombine *combine)
 }
 
 static void
-check_date_column_is_free(const WhCombine *combine)
-{
-	TupleDesc	columns = combine->tmpl->columns;
-
-	for (int i = 0; i < columns->natts; i++)
-		if (strcmp(NameStr(TupleDescAttr(columns, i)->attname), WH_DATE_COLUMN) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("template \"%s\" has a column \"" WH_DATE_COLUMN "\", which combined tables add themselves",
-							combine->template_name),
-					 errhint("Give that column another name in column_definitions.")));
-}
-
-static void
 read_request(WhCombine *combine)
 {
 	int			year = combine->year;
@@ -138,74 +116,9 @@ read_request(WhCombine *combine)
 	combine->period = month == 0 ? psprintf("%04d", year) : psprintf("%04d-%02d", year, month);
 	combine->relname = wh_template_period_name(combine->template_name, year, month);
 	check_is_over(combine);
-	check_date_column_is_free(combine);
 }
 
 /* ---- what there is ---- */
-
-static void
-read_members(WhCombine *combine)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {
-		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
-	};
-	uint64		n;
-
-	wh_spi_begin();
-	n = wh_query("SELECT c.oid, c.relname, c.relkind = 'r', bool_or(d.state = 'combined'),"
-				 "       min(d.target_date), max(d.target_date), count(*)::integer,"
-				 "       sum(d.rows)::bigint, sum(d.bytes)::bigint"
-				 "  FROM _wh.day_loads d"
-				 "  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-				 "   AND c.relkind IN ('m', 'r')"
-				 "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-				 " WHERE d.template_name = $1 AND d.target_schema = $2"
-				 "   AND d.target_date BETWEEN $3 AND $4"
-				 " GROUP BY c.oid, c.relname, c.relkind ORDER BY min(d.target_date)",
-				 lengthof(args), args);
-	combine->nmembers = (int) n;
-	combine->members = MemoryContextAllocZero(cxt, sizeof(WhCombineMember) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		WhCombineMember *member = &combine->members[i];
-
-		member->relid = wh_get_oid(i, 1);
-		member->relname = wh_get_text(cxt, i, 2);
-		member->is_table = wh_get_bool(i, 3);
-		member->is_combined = wh_get_bool(i, 4);
-		member->first = wh_get_date(i, 5);
-		member->last = wh_get_date(i, 6);
-		member->days = wh_get_int4(i, 7);
-		member->ledger_rows = wh_get_int8(i, 8);
-		member->ledger_bytes = wh_get_int8(i, 9);
-	}
-	wh_spi_end();
-}
-
-/*
- * A month is combined too when its year is.  Days that came later stay
- * relations of their own.
- */
-static bool
-is_combined_already(WhCombine *combine)
-{
-	for (int i = 0; i < combine->nmembers; i++)
-	{
-		const WhCombineMember *member = &combine->members[i];
-
-		if (!member->is_combined ||
-			(combine->month == 0 && strcmp(member->relname, combine->relname) != 0))
-			continue;
-		combine->already_combined = true;
-		combine->relid = member->relid;
-		combine->relname = member->relname;
-		combine->rows = member->ledger_rows;
-		return true;
-	}
-	return false;
-}
 
 static void
 check_name_is_free(const WhCombine *combine)
@@ -282,57 +195,6 @@ check_missing(const WhCombine *combine)
 							   combine->template_name, combine->schema),
 				 errdetail("Missing: %s.", name_missing(combine)),
 				 errhint("Load them with _wh.enqueue_backfill(), or combine without them: allow_missing => true.")));
-}
-
-/* ---- nobody may change them from here on ---- */
-
-/*
- * Loads, REFRESH, DROP, VACUUM and index DDL are kept out, readers are not.  A
- * table could be written to as well.
- */
-static void
-lock_members(const WhCombine *combine)
-{
-	for (int i = 0; i < combine->nmembers; i++)
-		wh_load_lock(combine->schema, combine->members[i].relname);
-	for (int i = 0; i < combine->nmembers; i++)
-		LockRelationOid(combine->members[i].relid,
-						combine->members[i].is_table ? ShareRowExclusiveLock : ShareUpdateExclusiveLock);
-}
-
-static bool
-same_members(const WhCombine *combine, const WhCombineMember *members, int nmembers)
-{
-	bool		same = combine->nmembers == nmembers;
-
-	for (int i = 0; same && i < nmembers; i++)
-		same = combine->members[i].relid == members[i].relid &&
-			combine->members[i].days == members[i].days &&
-			strcmp(combine->members[i].relname, members[i].relname) == 0;
-	return same;
-}
-
-/* Whoever had them locked before us may have changed which there are. */
-static void
-read_and_lock_members(WhCombine *combine)
-{
-	read_members(combine);
-	for (int look = 0; look < MAX_LOOKS; look++)
-	{
-		WhCombineMember *members = combine->members;
-		int			nmembers = combine->nmembers;
-
-		if (is_combined_already(combine))
-			return;
-		lock_members(combine);
-		read_members(combine);
-		if (same_members(combine, members, nmembers))
-			return;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("days of %s of template \"%s\" change all the time in schema \"%s\"",
-					combine->period, combine->template_name, combine->schema)));
 }
 
 /* ---- the table ---- */
@@ -442,16 +304,6 @@ make_table(WhCombine *combine)
 
 /* ---- in the place of its days ---- */
 
-static Datum
-member_oids(const WhCombine *combine)
-{
-	Datum	   *oids = palloc(sizeof(Datum) * combine->nmembers);
-
-	for (int i = 0; i < combine->nmembers; i++)
-		oids[i] = ObjectIdGetDatum(combine->members[i].relid);
-	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-}
-
 /* Every day gets its share of the bytes, so that sums over days stay right. */
 static void
 write_ledger(const WhCombine *combine)
@@ -460,7 +312,7 @@ write_ledger(const WhCombine *combine)
 	WhArg		args[] = {
 		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
 		WH_DATE(combine->first), WH_DATE(combine->last),
-		wh_arg(OIDARRAYOID, member_oids(combine)),
+		wh_arg(OIDARRAYOID, wh_combine_member_oids(combine)),
 		WH_TEXT(combine->relname), WH_OID(combine->relid), WH_OID(wh_load_file(combine->relid)),
 		WH_INT8(combine->bytes), WH_INT8(combine->rows), WH_TEXT(combine->tmpl->indexes), WH_INT8(0)
 	};
@@ -469,7 +321,7 @@ write_ledger(const WhCombine *combine)
 		days += combine->members[i].days;
 	args[lengthof(args) - 1] = WH_INT8(days);
 	if (wh_query("UPDATE _wh.day_loads"
-				 "   SET state = 'combined', relation = $6, relation_oid = $7, relation_file = $8,"
+				 "   SET state = CASE state WHEN 'suspect' THEN state ELSE 'combined' END, relation = $6, relation_oid = $7, relation_file = $8,"
 				 "       bytes = CASE WHEN $10 = 0 THEN $9 / $12"
 				 "         ELSE pg_catalog.round($9::pg_catalog.numeric * rows / $10)::pg_catalog.int8 END,"
 				 "       indexes_md5 = pg_catalog.md5($11), counted = false"
@@ -485,7 +337,7 @@ write_ledger(const WhCombine *combine)
 static void
 drop_members(const WhCombine *combine)
 {
-	wh_user_views_refuse(member_oids(combine),
+	wh_user_views_refuse(wh_combine_member_oids(combine),
 						 psprintf("days of %s of template \"%s\" in schema \"%s\" cannot be combined",
 								  combine->period, combine->template_name, combine->schema));
 	for (int i = 0; i < combine->nmembers; i++)
@@ -547,10 +399,7 @@ wh_combine(WhCombine *combine)
 	read_request(combine);
 	wh_status_phase(WH_PHASE_COMBINING);
 	if (OidIsValid(get_namespace_oid(combine->schema, true)))
-	{
-		wh_load_lock(combine->schema, combine->relname);
-		read_and_lock_members(combine);
-	}
+		wh_combine_lock_members(combine);
 	if (combine->already_combined)
 		combine->bytes = wh_load_bytes(combine->relid);
 	else

@@ -65,6 +65,15 @@ typedef struct WhCombine
  */
 extern void wh_combine(WhCombine *combine);
 
+/*
+ * combine_members.c: locks the names of the period and what is loaded of it,
+ * and fills in the members, or already_combined.
+ */
+extern void wh_combine_lock_members(WhCombine *combine);
+
+/* Their OIDs as an oid[]. */
+extern Datum wh_combine_member_oids(const WhCombine *combine);
+
 /* combine_copy.c: the rows of all members into the new table, and their counts. */
 extern void wh_combine_copy(WhCombine *combine);
 

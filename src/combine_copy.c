@@ -191,14 +191,15 @@ check_days(const WhCombine *combine)
 {
 	WhArg		args[] = {
 		WH_TEXT(combine->tmpl->name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
+		WH_DATE(combine->first), WH_DATE(combine->last),
+		wh_arg(OIDARRAYOID, wh_combine_member_oids(combine))
 	};
 	char	   *sql = psprintf(
 		"SELECT target_date, coalesce(t.rows, 0), coalesce(d.rows, 0)"
 		"  FROM (SELECT " WH_DATE_COLUMN " AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
 		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
 		"    WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
-		"      AND relation_oid IS NOT NULL) d USING (target_date)"
+		"      AND relation_oid = ANY ($5)) d USING (target_date)"
 		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
 		quote_qualified_identifier(combine->schema, combine->relname));
 
