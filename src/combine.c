@@ -216,14 +216,15 @@ create_table(WhCombine *combine)
 }
 
 /* A key of a day need not be one of a year. */
-static void
-report_duplicate_key(const WhCombine *combine, const char *index_name, const ErrorData *error)
+void
+wh_combine_report_duplicate_key(const char *template_name, const char *period,
+								const char *index_name, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("the key of index \"%s\" is unique in each day of template \"%s\", but not over %s",
-					index_name, combine->template_name, combine->period),
-			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
+					index_name, template_name, period),
+			 detail != NULL ? errdetail("%s", detail) : 0,
 			 errhint("Nothing was changed. Add a column that tells the days apart to that index in the template, or leave out UNIQUE.")));
 }
 
@@ -246,7 +247,8 @@ build_index(const WhCombine *combine, IndexStmt *index)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		report_duplicate_key(combine, index_name, error);
+		wh_combine_report_duplicate_key(combine->template_name, combine->period,
+										index_name, error->detail);
 	}
 	PG_END_TRY();
 }
@@ -281,8 +283,20 @@ begin_fixed_settings(void)
 	return nest_level;
 }
 
-static void
-make_table(WhCombine *combine)
+TupleDesc
+wh_combine_columns(const WhTemplate *tmpl)
+{
+	int			natts = tmpl->columns->natts;
+	TupleDesc	columns = CreateTemplateTupleDesc(natts + 1);
+
+	for (int i = 1; i <= natts; i++)
+		TupleDescCopyEntry(columns, i, tmpl->columns, i);
+	TupleDescInitEntry(columns, natts + 1, WH_DATE_COLUMN, DATEOID, -1, 0);
+	return columns;
+}
+
+void
+wh_combine_fill(WhCombine *combine)
 {
 	int			nest_level = begin_fixed_settings();
 	instr_time	start;
@@ -295,6 +309,14 @@ make_table(WhCombine *combine)
 	INSTR_TIME_SET_CURRENT(start);
 	build_indexes(combine);
 	combine->index_seconds = seconds_since(start);
+	AtEOXact_GUC(true, nest_level);
+}
+
+static void
+check_table(WhCombine *combine)
+{
+	int			nest_level = begin_fixed_settings();
+	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
 	wh_combine_check(combine);
@@ -408,7 +430,8 @@ wh_combine(WhCombine *combine)
 		if (combine->nmembers > 0)
 			check_name_is_free(combine);
 		check_missing(combine);
-		make_table(combine);
+		wh_combine_fill(combine);
+		check_table(combine);
 		put_in_place(combine);
 	}
 	wh_status_phase(WH_PHASE_IDLE);

@@ -1,11 +1,12 @@
 /*
- * replace.c: a day of an older shape, or with older indexes, loaded again.
+ * replace.c: a day of an older shape, or with older indexes, loaded again; and
+ * the table of a month or year likewise.
  *
  * The files of two relations can be swapped only if they have the same columns
  * and indexes.  Where they have not, the day is loaded as a new relation under
  * a temporary name, and here takes the place of the old one.
  *
- * Called by refresh.c, before it writes the ledger.  May not fetch, and drops
+ * Called by refresh.c and late.c, before they write the ledger.  May not fetch, and drops
  * nothing on which something of a user's depends.
  *
  * Locks: the advisory lock of the tenant view; then, politely and all in one
@@ -15,6 +16,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "common/md5.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
@@ -42,12 +44,13 @@ typedef struct Replacement
 } Replacement;
 
 bool
-wh_replace_needed(const WhTemplate *tmpl, Oid relid, const char *indexes_md5_of_day)
+wh_replace_needed(const WhTemplate *tmpl, TupleDesc columns, Oid relid,
+				  const char *indexes_md5_of_day)
 {
 	char		md5[33];
 	const char *problem = NULL;
 
-	if (!wh_view_relation_has_columns(relid, tmpl->columns))
+	if (!wh_view_relation_has_columns(relid, columns))
 		return true;
 	if (indexes_md5_of_day == NULL)
 		return false;
@@ -105,26 +108,34 @@ rename_indexes(const Replacement *replacement, const char *temporary_name)
 				   wh_quote(lfirst_node(IndexStmt, to)->idxname));
 }
 
+static bool
+is_matview(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_MATVIEW;
+}
+
 /* The tenant view, if it reads the old relation, is locked already. */
 static void
 attempt(void *arg)
 {
 	Replacement *replacement = arg;
 	char	   *temporary_name = get_rel_name(replacement->new_relid);
+	const char *kind = is_matview(replacement->old_relid) ? "MATERIALIZED VIEW" : "TABLE";
 	WhSavedRelation *saved;
 
 	wh_politely_lock(replacement->old_relid);
 	if (replacement->is_in_view && wh_view_exists(&replacement->view))
 		wh_view_create(&replacement->view);
 	wh_user_views_refuse(one_oid(replacement->old_relid),
-						 psprintf("materialized view \"%s.%s\" cannot be made anew",
+						 psprintf("%s \"%s.%s\" cannot be made anew",
+								  is_matview(replacement->old_relid) ? "materialized view" : "table",
 								  replacement->schema, replacement->relname));
 
 	saved = wh_saved_read(replacement->old_relid);
 	wh_saved_apply(saved, replacement->new_relid);
-	wh_utility("DROP MATERIALIZED VIEW %s",
+	wh_utility("DROP %s %s", kind,
 			   quote_qualified_identifier(replacement->schema, replacement->relname));
-	wh_utility("ALTER MATERIALIZED VIEW %s RENAME TO %s",
+	wh_utility("ALTER %s %s RENAME TO %s", kind,
 			   quote_qualified_identifier(replacement->schema, temporary_name),
 			   wh_quote(replacement->relname));
 	rename_indexes(replacement, temporary_name);
