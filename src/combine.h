@@ -74,10 +74,6 @@ extern void wh_combine_fill(WhCombine *combine);
 /* The columns of such a table: those of the template and WH_DATE_COLUMN. */
 extern TupleDesc wh_combine_columns(const WhTemplate *tmpl);
 
-/* 23505: a unique key of days does not hold over the period. */
-extern void wh_combine_report_duplicate_key(const char *template_name, const char *period,
-											const char *index_name, const char *detail) pg_attribute_noreturn();
-
 /*
  * combine_members.c: locks the names of the period and what is loaded of it,
  * and fills in the members, or already_combined.
