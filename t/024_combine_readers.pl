@@ -75,7 +75,7 @@ sub start_readers
 			'<', \undef, '>', \$reader{out}, '2>', \$reader{err});
 		push @readers, \%reader;
 	}
-	wait_until($node, "SELECT count(*) = 2 FROM pg_stat_activity WHERE application_name = 'pgbench' AND query LIKE 'SELECT 1 /%'", 'readers run');
+	wait_until($node, "SELECT count(*) = 2 FROM pg_stat_activity WHERE usename = 'phood_ro' AND query LIKE 'SELECT 1 /%'", 'readers run');
 	return;
 }
 
