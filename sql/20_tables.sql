@@ -295,7 +295,7 @@ COMMENT ON COLUMN _wh.day_loads.tenant_name IS 'The tenant it came from';
 COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema, or of the table of its month or year that many days share';
 COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of that relation; NULL while there is none';
 COMMENT ON COLUMN _wh.day_loads.relation_file IS 'Its file (relfilenode) as we loaded it';
-COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation, see last_error), combined (in the table of its month or year), failed (there is no content) or missing (a person took its relation away)';
+COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation or table, see last_error), combined (in the table of its month or year), failed (there is no content) or missing (a person took its relation away)';
 COMMENT ON COLUMN _wh.day_loads.in_views IS 'Whether its relation is in the views';
 COMMENT ON COLUMN _wh.day_loads.counted IS 'Whether views and counters of the subscription know of it; false asks for a publication';
 COMMENT ON COLUMN _wh.day_loads.rows IS 'Rows: as the tenant counted them, as received and as loaded';
