@@ -3,7 +3,7 @@
  * dashboards make of them.
  *
  * Called by prune.c while a query is planned.  Reads only the expression, the
- * transaction's start and the tables of time zones; takes no lock and raises
+ * start of the transaction and statement, and the tables of time zones; takes no lock and raises
  * no error: what could overflow or is no valid argument gets no bound.
  *
  * The proof.  now() can only grow, but for a clock that is set back: it starts
@@ -190,8 +190,11 @@ bound_of_function(FuncExpr *function, Timestamp *bound)
 	{
 		case F_NOW:
 		case F_TRANSACTION_TIMESTAMP:
-		case F_STATEMENT_TIMESTAMP:
 			*bound = bound_of_now();
+			return true;
+		case F_STATEMENT_TIMESTAMP:
+			/* A procedure's statement may be days older than its transaction. */
+			*bound = (Timestamp) GetCurrentStatementStartTimestamp() - CLOCK_MARGIN;
 			return true;
 		default:
 			return bound_of_conversion(function, bound);
