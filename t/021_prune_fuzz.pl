@@ -159,10 +159,10 @@ BEGIN
 		+ (random() - 0.5) * one_of('{2 s,2 h,30 h,5 days}')::interval;
 END $$;
 CREATE FUNCTION later_than(moment timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
-	SELECT moment + CASE floor(random() * 6)
+	SELECT moment + CASE floor(random() * 7)
 		WHEN 0 THEN interval '0' WHEN 1 THEN random() * interval '1 hour' WHEN 2 THEN random() * interval '2 days'
 		WHEN 3 THEN random() * interval '60 days' WHEN 4 THEN random() * interval '2 years'
-		ELSE random() * interval '-24 hours' END
+		WHEN 5 THEN random() * interval '-24 hours' ELSE interval '-24 hours' END
 $$;
 CREATE FUNCTION bound_in_plan(tree text, condition text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
