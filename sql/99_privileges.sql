@@ -20,6 +20,7 @@ BEGIN
 		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', object.name);
 	END LOOP;
 	EXECUTE 'REVOKE ALL ON SCHEMA _wh FROM PUBLIC';
-	EXECUTE format('GRANT USAGE ON SCHEMA _wh TO %I', admin_role);
+	-- CREATE: the partition trees of templates are made there.
+	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA _wh TO %I', admin_role);
 END
 $$;
