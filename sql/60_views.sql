@@ -121,3 +121,67 @@ SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
 COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
+
+-- By the ledger, because the dependencies of so many views are ten times as
+-- many rows. A relation with a parent is a leaf of a partition tree, and a
+-- subscription has at most one part of it.
+CREATE VIEW _wh.union_health AS
+WITH relation AS (
+	SELECT d.template_name, d.target_schema, d.relation_oid,
+		max(d.target_date) >= (SELECT _wh.first_day_of_query()) AS is_recent
+	FROM _wh.day_loads d
+	WHERE d.in_views AND d.relation_oid IS NOT NULL
+	GROUP BY d.template_name, d.target_schema, d.relation_oid
+), counted AS (
+	SELECT r.template_name, r.target_schema, count(*) AS members, count(i.inhparent) > 0 AS has_part,
+		sum(1 + coalesce(x.indexes, 0)) FILTER (WHERE i.inhparent IS NULL OR r.is_recent) AS locks,
+		sum(1 + coalesce(x.indexes, 0)) AS locks_unfiltered
+	FROM relation r
+	LEFT JOIN (SELECT indrelid, count(*) AS indexes FROM pg_index WHERE indislive GROUP BY indrelid) x
+		ON x.indrelid = r.relation_oid
+	LEFT JOIN pg_inherits i ON i.inhrelid = r.relation_oid
+	GROUP BY r.template_name, r.target_schema
+), tenant_view AS (
+	SELECT s.template_name, s.target_schema, s.tenant_name, s.view_oid, s.refused_days,
+		coalesce(c.members, 0) AS members, coalesce(c.has_part, false) AS has_part,
+		coalesce(c.locks, 0) + 1 + coalesce(c.has_part, false)::integer AS locks,
+		coalesce(c.locks_unfiltered, 0) + 1 + coalesce(c.has_part, false)::integer AS locks_unfiltered
+	FROM _wh.tenant_templates s
+	LEFT JOIN counted c USING (template_name, target_schema)
+	WHERE s.view_oid IS NOT NULL
+), public_view AS (
+	SELECT t.template_name, t.view_oid, count(v.view_oid) AS members, o.refuses,
+		1 + coalesce(sum(v.locks), 0)
+			- CASE WHEN o.reads_tree THEN count(v.view_oid) - 1 ELSE 0 END AS locks,
+		1 + coalesce(sum(v.locks_unfiltered), 0)
+			- CASE WHEN o.reads_tree THEN count(v.view_oid) - 1 ELSE 0 END AS locks_unfiltered
+	FROM _wh.mv_templates t
+	LEFT JOIN tenant_view v USING (template_name)
+	CROSS JOIN LATERAL (
+		SELECT coalesce(bool_or(d.refclassid = 'pg_proc'::regclass
+				AND d.refobjid = '_wh.refuse_to_read(text)'::regprocedure), false) AS refuses,
+			coalesce(bool_or(c.relkind = 'p'), false) AS reads_tree
+		FROM pg_rewrite r
+		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+		LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+		WHERE r.ev_class = t.view_oid) o
+	WHERE t.view_oid IS NOT NULL
+	GROUP BY t.template_name, t.view_oid, o.refuses, o.reads_tree
+), every_view AS (
+	SELECT template_name, target_schema, tenant_name, view_oid, members, locks, locks_unfiltered, refused_days, false AS refuses
+	FROM tenant_view
+	UNION ALL
+	SELECT template_name, 'public', NULL, view_oid, members, locks, locks_unfiltered, 0, refuses
+	FROM public_view
+)
+SELECT v.template_name, v.target_schema, v.tenant_name, v.members,
+	v.locks::bigint AS locks_per_query, v.locks_unfiltered::bigint AS locks_unfiltered,
+	b.lock_budget, b.lock_budget / v.locks::bigint AS readers_at_once,
+	NOT v.refuses AS readable, v.refused_days,
+	(SELECT octet_length(r.ev_action::text) FROM pg_rewrite r
+		WHERE r.ev_class = v.view_oid AND r.rulename = '_RETURN') AS definition_bytes,
+	_wh.lock_advice(v.locks::bigint, v.refused_days, v.refuses) AS advice
+FROM every_view v
+CROSS JOIN (SELECT _wh.lock_budget() AS lock_budget) b
+ORDER BY v.template_name, v.target_schema = 'public', v.target_schema;
+COMMENT ON VIEW _wh.union_health IS 'A row per tenant view and public view (target_schema public): the relations or tenant views it reads, the locks that a query takes (of partitions: one for the last 30 days), the locks that the server has, how many such queries fit at once, and what to do, NULL when all is well';

@@ -372,7 +372,7 @@ wh_template_views_follow(const char *template_name, Oid invoker)
 	views.tmpl = wh_template_read(template_name);
 	read_views(&views, schemas, n);
 	for (int i = 0; i < views.ntenants; i++)
-		for (uint64 day = 0; day < views.tenants[i].nmembers; day++)
+		for (uint64 day = 0; day < views.tenants[i].nmembers + views.tenants[i].nrefused; day++)
 			check_day_is_readable(views.tmpl, &views.tenants[i].members[day]);
 	remake(&views);
 	for (int i = 0; i < n; i++)
