@@ -122,39 +122,24 @@ FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
 COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
 
--- By the ledger, because the dependencies of so many views are ten times as
--- many rows. A relation with a parent is a leaf of a partition tree, and a
--- subscription has at most one part of it.
+-- Who reads a part of a partition tree locks the part, and its root to know the
+-- part's bounds; the public view locks the root once, and of the tenant views
+-- none if it reads the root itself.
 CREATE VIEW _wh.union_health AS
-WITH relation AS (
-	SELECT d.template_name, d.target_schema, d.relation_oid,
-		max(d.target_date) >= (SELECT _wh.first_day_of_query()) AS is_recent
-	FROM _wh.day_loads d
-	WHERE d.in_views AND d.relation_oid IS NOT NULL
-	GROUP BY d.template_name, d.target_schema, d.relation_oid
-), counted AS (
-	SELECT r.template_name, r.target_schema, count(*) AS members, count(i.inhparent) > 0 AS has_part,
-		sum(1 + coalesce(x.indexes, 0)) FILTER (WHERE i.inhparent IS NULL OR r.is_recent) AS locks,
-		sum(1 + coalesce(x.indexes, 0)) AS locks_unfiltered
-	FROM relation r
-	LEFT JOIN (SELECT indrelid, count(*) AS indexes FROM pg_index WHERE indislive GROUP BY indrelid) x
-		ON x.indrelid = r.relation_oid
-	LEFT JOIN pg_inherits i ON i.inhrelid = r.relation_oid
-	GROUP BY r.template_name, r.target_schema
-), tenant_view AS (
+WITH tenant_view AS (
 	SELECT s.template_name, s.target_schema, s.tenant_name, s.view_oid, s.refused_days,
 		coalesce(c.members, 0) AS members, coalesce(c.has_part, false) AS has_part,
-		coalesce(c.locks, 0) + 1 + coalesce(c.has_part, false)::integer AS locks,
-		coalesce(c.locks_unfiltered, 0) + 1 + coalesce(c.has_part, false)::integer AS locks_unfiltered
+		coalesce(c.locks, 0) + 1 + CASE WHEN c.has_part THEN 2 ELSE 0 END AS locks,
+		coalesce(c.locks_unfiltered, 0) + 1 + CASE WHEN c.has_part THEN 2 ELSE 0 END AS locks_unfiltered
 	FROM _wh.tenant_templates s
-	LEFT JOIN counted c USING (template_name, target_schema)
+	LEFT JOIN _wh.count_locks() c USING (template_name, target_schema)
 	WHERE s.view_oid IS NOT NULL
 ), public_view AS (
 	SELECT t.template_name, t.view_oid, count(v.view_oid) AS members, o.refuses,
-		1 + coalesce(sum(v.locks), 0)
-			- CASE WHEN o.reads_tree THEN count(v.view_oid) - 1 ELSE 0 END AS locks,
-		1 + coalesce(sum(v.locks_unfiltered), 0)
-			- CASE WHEN o.reads_tree THEN count(v.view_oid) - 1 ELSE 0 END AS locks_unfiltered
+		1 + coalesce(sum(v.locks), 0) - CASE WHEN o.reads_tree THEN count(v.view_oid) + count(*) FILTER (WHERE v.has_part) - 1
+			ELSE greatest(count(*) FILTER (WHERE v.has_part) - 1, 0) END AS locks,
+		1 + coalesce(sum(v.locks_unfiltered), 0) - CASE WHEN o.reads_tree THEN count(v.view_oid) + count(*) FILTER (WHERE v.has_part) - 1
+			ELSE greatest(count(*) FILTER (WHERE v.has_part) - 1, 0) END AS locks_unfiltered
 	FROM _wh.mv_templates t
 	LEFT JOIN tenant_view v USING (template_name)
 	CROSS JOIN LATERAL (

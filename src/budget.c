@@ -90,7 +90,10 @@ ways_out(int64 locks)
 
 /* ---- what a query takes ---- */
 
-/* A leaf of a tree is locked only if it has one of the last 30 days, or may have. */
+/*
+ * A leaf of a tree is locked only if it has one of the last 30 days, or may
+ * have; for the bounds of a part its parent is.
+ */
 int64
 wh_budget_locks_of(Datum members)
 {
@@ -102,7 +105,9 @@ wh_budget_locks_of(Datum members)
 			 "  SELECT i.inhrelid, true FROM part p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.relid)"
 			 " SELECT coalesce(pg_catalog.sum(coalesce(s.locks, 1 + ("
 			 "     SELECT pg_catalog.count(*) FROM pg_catalog.pg_index x"
-			 "      WHERE x.indrelid = p.relid AND x.indislive))), 0)::pg_catalog.int8"
+			 "      WHERE x.indrelid = p.relid AND x.indislive)"
+			 "     + (SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits q"
+			 "         WHERE q.inhrelid = p.relid AND NOT p.is_part))), 0)::pg_catalog.int8"
 			 "  FROM part p LEFT JOIN _wh.tenant_templates s ON s.view_oid = p.relid"
 			 " WHERE NOT p.is_part OR coalesce(("
 			 "     SELECT pg_catalog.max(d.target_date) >= (SELECT _wh.first_day_of_query()) FROM _wh.day_loads d"
@@ -257,9 +262,9 @@ locks_of_template(const char *template_name)
 }
 
 /*
- * What a public view reads that would take all locks of the server.  It has
- * rows of its own for the planner, so that no condition can be found to be
- * false before we are asked.
+ * What a public view reads that would take all locks of the server.  The
+ * planner knows nothing of its rows, so that no condition of the query can be
+ * found to be false before we are asked.
  */
 Datum
 wh_sql_refuse_to_read(PG_FUNCTION_ARGS)

@@ -49,8 +49,9 @@ members_are_right(const WhView *view)
 		lengthof(args), args) == 1 && wh_get_bool(0, 1);
 }
 
-bool
-wh_view_refuses(Oid relid)
+/* Is it made so that whoever reads it gets an error? */
+static bool
+refuses_now(Oid relid)
 {
 	WhArg		args[] = {WH_OID(relid)};
 
@@ -58,7 +59,8 @@ wh_view_refuses(Oid relid)
 		"SELECT FROM pg_catalog.pg_rewrite r"
 		"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 		"   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass"
-		"   AND d.refobjid = '_wh.refuse_to_read(pg_catalog.text)'::pg_catalog.regprocedure"
+		"  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.proname = 'refuse_to_read'"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = '_wh'"
 		" WHERE r.ev_class = $1", lengthof(args), args) > 0;
 }
 
@@ -274,7 +276,8 @@ wh_view_create(WhView *view)
 bool
 wh_view_is_up_to_date(const WhView *view)
 {
-	if (!OidIsValid(view->relid) || wh_view_refuses(view->relid) != view->refuses)
+	if (!OidIsValid(view->relid) ||
+		(view->is_public && refuses_now(view->relid) != view->refuses))
 		return false;
 	return (view->refuses || members_are_right(view)) && wh_view_columns_are_right(view);
 }

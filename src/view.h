@@ -49,9 +49,6 @@ extern void wh_view_check_is_ours(const WhView *view, Oid known_oid);
 /* Exists, reads exactly its members (or refuses) and has exactly its columns? */
 extern bool wh_view_is_up_to_date(const WhView *view);
 
-/* Is it made so that whoever reads it gets an error? */
-extern bool wh_view_refuses(Oid relid);
-
 /* Could CREATE OR REPLACE VIEW give it its columns?  True if there is none. */
 extern bool wh_view_is_replaceable(const WhView *view);
 
