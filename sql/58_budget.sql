@@ -27,13 +27,13 @@ COMMENT ON FUNCTION _wh.first_day_of_query() IS
 'The first day of which a query for the last 30 days may lock a partition';
 
 -- By the ledger, because the dependencies of so many views are ten times as
--- many rows. A relation with a parent is a leaf of a partition tree, of which a
--- subscription has at most one part. To compile this takes longer than to run it.
+-- many rows. A relation with a parent is a leaf of a partition tree. To compile
+-- this takes longer than to run it.
 CREATE FUNCTION _wh.count_locks() RETURNS TABLE (template_name text, target_schema text, members bigint,
-	has_part boolean, locks bigint, locks_unfiltered bigint)
+	locks bigint, locks_unfiltered bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET work_mem = '32MB'
 AS $$
-SELECT r.template_name, r.target_schema, count(*), count(i.inhparent) > 0,
+SELECT r.template_name, r.target_schema, count(*),
 	coalesce(sum(1 + coalesce(x.indexes, 0)) FILTER (WHERE i.inhparent IS NULL OR r.is_recent), 0)::bigint,
 	sum(1 + coalesce(x.indexes, 0))::bigint
 FROM (
@@ -48,4 +48,4 @@ LEFT JOIN pg_inherits i ON i.inhrelid = r.relation_oid
 GROUP BY r.template_name, r.target_schema
 $$;
 COMMENT ON FUNCTION _wh.count_locks() IS
-'For each subscription the relations in its view, whether they are in a partition tree, and the locks of these relations and their indexes, of a query for the last 30 days and of one without a condition';
+'For each subscription the relations in its view, and the locks of these relations and their indexes, of a query for the last 30 days and of one without a condition';

@@ -128,30 +128,32 @@ COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data 
 CREATE VIEW _wh.union_health AS
 WITH tenant_view AS (
 	SELECT s.template_name, s.target_schema, s.tenant_name, s.view_oid, s.refused_days,
-		coalesce(c.members, 0) AS members, coalesce(c.has_part, false) AS has_part,
-		coalesce(c.locks, 0) + 1 + CASE WHEN c.has_part THEN 2 ELSE 0 END AS locks,
-		coalesce(c.locks_unfiltered, 0) + 1 + CASE WHEN c.has_part THEN 2 ELSE 0 END AS locks_unfiltered
+		coalesce(c.members, 0) AS members, s.part_oid,
+		coalesce(c.locks, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks,
+		coalesce(c.locks_unfiltered, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks_unfiltered
 	FROM _wh.tenant_templates s
 	LEFT JOIN _wh.count_locks() c USING (template_name, target_schema)
 	WHERE s.view_oid IS NOT NULL
-), public_view AS (
-	SELECT t.template_name, t.view_oid, count(v.view_oid) AS members, o.refuses,
-		1 + coalesce(sum(v.locks), 0) - CASE WHEN o.reads_tree THEN count(v.view_oid) + count(*) FILTER (WHERE v.has_part) - 1
-			ELSE greatest(count(*) FILTER (WHERE v.has_part) - 1, 0) END AS locks,
-		1 + coalesce(sum(v.locks_unfiltered), 0) - CASE WHEN o.reads_tree THEN count(v.view_oid) + count(*) FILTER (WHERE v.has_part) - 1
-			ELSE greatest(count(*) FILTER (WHERE v.has_part) - 1, 0) END AS locks_unfiltered
+), public_rule AS MATERIALIZED (
+	SELECT t.template_name, t.view_oid,
+		coalesce(bool_or(d.refclassid = 'pg_proc'::regclass
+			AND d.refobjid = '_wh.refuse_to_read(text)'::regprocedure), false) AS refuses,
+		coalesce(bool_or(c.relkind = 'p'), false) AS reads_tree
 	FROM _wh.mv_templates t
-	LEFT JOIN tenant_view v USING (template_name)
+	JOIN pg_rewrite r ON r.ev_class = t.view_oid
+	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+	LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+	GROUP BY t.template_name, t.view_oid
+), public_view AS (
+	SELECT p.template_name, p.view_oid, p.refuses, m.members,
+		1 + m.locks - CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks,
+		1 + m.locks_unfiltered
+			- CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks_unfiltered
+	FROM public_rule p
 	CROSS JOIN LATERAL (
-		SELECT coalesce(bool_or(d.refclassid = 'pg_proc'::regclass
-				AND d.refobjid = '_wh.refuse_to_read(text)'::regprocedure), false) AS refuses,
-			coalesce(bool_or(c.relkind = 'p'), false) AS reads_tree
-		FROM pg_rewrite r
-		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-		LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
-		WHERE r.ev_class = t.view_oid) o
-	WHERE t.view_oid IS NOT NULL
-	GROUP BY t.template_name, t.view_oid, o.refuses, o.reads_tree
+		SELECT count(*) AS members, count(v.part_oid) AS parts, coalesce(sum(v.locks), 0) AS locks,
+			coalesce(sum(v.locks_unfiltered), 0) AS locks_unfiltered
+		FROM tenant_view v WHERE v.template_name = p.template_name) m
 ), every_view AS (
 	SELECT template_name, target_schema, tenant_name, view_oid, members, locks, locks_unfiltered, refused_days, false AS refuses
 	FROM tenant_view

@@ -38,6 +38,7 @@
 #include "status.h"
 #include "swap.h"
 #include "tenant.h"
+#include "tree.h"
 #include "user_views.h"
 
 /* How many missing days an error names. */
@@ -492,7 +493,7 @@ drop_members(const WhCombine *combine)
 	{
 		const WhCombineMember *member = &combine->members[i];
 
-		wh_politely_lock(member->relid);
+		wh_tree_lock_leaf(member->relid);
 		if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

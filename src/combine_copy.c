@@ -153,7 +153,7 @@ wh_combine_copy(WhCombine *combine)
 	copy.memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker combine",
 										ALLOCSET_DEFAULT_SIZES);
 	PushActiveSnapshot(GetLatestSnapshot());
-	combine->rows = wh_load_rows(combine->relid, next_row, &copy);
+	combine->rows = wh_rows_load(combine->relid, next_row, &copy);
 	PopActiveSnapshot();
 	MemoryContextDelete(copy.memory);
 }

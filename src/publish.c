@@ -171,8 +171,10 @@ read_members(WhView *view, uint64 n)
 
 /*
  * An OID of the ledger counts only if the relation still has its name.  The
- * days of a month or year share one.  Those that would pass the lock budget
- * are left out.
+ * days of a month or year share one, and leaves are read through the part they
+ * are attached to; the part is read also while it has no leaf, so that the view
+ * is right when the first one comes.  Those that would pass the lock budget are
+ * left out.
  */
 static void
 read_tenant_members(WhView *view)
@@ -181,14 +183,22 @@ read_tenant_members(WhView *view)
 	bool	   *is_new;
 
 	read_members(view, wh_query(
-		"SELECT c.oid, n.nspname, c.relname, NOT pg_catalog.bool_or(d.in_views)"
-		"  FROM _wh.day_loads d"
-		"  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-		" WHERE d.template_name = $1 AND d.target_schema = $2"
-		"   AND d.state IN ('loaded', 'published', 'suspect', 'combined')"
-		" GROUP BY c.oid, n.nspname, c.relname"
-		" ORDER BY pg_catalog.min(d.target_date)",
+		"SELECT c.oid, n.nspname, c.relname, NOT pg_catalog.bool_or(m.in_views) FROM ("
+		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
+		"         pg_catalog.bool_or(d.in_views) AS in_views"
+		"    FROM _wh.day_loads d"
+		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+		"    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
+		"    LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid"
+		"   WHERE d.template_name = $1 AND d.target_schema = $2"
+		"     AND d.state IN ('loaded', 'published', 'suspect', 'combined')"
+		"   GROUP BY 1"
+		"  UNION"
+		"  SELECT s.part_oid, '-infinity', true FROM _wh.tenant_templates s"
+		"   WHERE s.template_name = $1 AND s.target_schema = $2) m"
+		"  JOIN pg_catalog.pg_class c ON c.oid = m.relid"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" GROUP BY c.oid, n.nspname, c.relname ORDER BY pg_catalog.min(m.first_date)",
 		lengthof(args), args));
 	is_new = palloc(sizeof(bool) * Max(view->nmembers, 1));
 	for (uint64 i = 0; i < view->nmembers; i++)
@@ -196,11 +206,46 @@ read_tenant_members(WhView *view)
 	wh_budget_fit_tenant_view(view, is_new);
 }
 
-static void
-read_public_members(WhView *view)
+/*
+ * Whether no tenant view reads anything but its part of the tree, so that the
+ * root holds all there is.  In the layout partitions nobody adds what is not in
+ * the tree; before it is left, the public view is made of tenant views again.
+ */
+static bool
+all_in_tree(const WhTemplate *tmpl)
+{
+	WhArg		args[] = {WH_TEXT(tmpl->name)};
+
+	return tmpl->in_tree &&
+		wh_query("SELECT FROM _wh.tenant_templates s"
+				 "  JOIN pg_catalog.pg_rewrite r ON r.ev_class = s.view_oid"
+				 "  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+				 "   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+				 "   AND d.refobjid <> r.ev_class"
+				 " WHERE s.template_name = $1 AND d.refobjid IS DISTINCT FROM s.part_oid LIMIT 1",
+				 lengthof(args), args) == 0;
+}
+
+static bool
+read_root(WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name)};
 
+	read_members(view, wh_query(
+		"SELECT c.oid, n.nspname, c.relname FROM _wh.mv_templates t"
+		"  JOIN pg_catalog.pg_class c ON c.oid = t.tree_oid AND c.relkind = 'p'"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE t.template_name = $1", lengthof(args), args));
+	return view->nmembers > 0;
+}
+
+static void
+read_public_members(WhView *view, const WhTemplate *tmpl)
+{
+	WhArg		args[] = {WH_TEXT(view->name)};
+
+	if (all_in_tree(tmpl) && read_root(view))
+		return;
 	read_members(view, wh_query(
 		"SELECT c.oid, n.nspname, c.relname"
 		"  FROM _wh.tenant_templates s"
@@ -241,7 +286,7 @@ wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl)
 	view->comment = psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name);
 	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
 	known_oid = wh_get_oid(0, 1);
-	read_public_members(view);
+	read_public_members(view, tmpl);
 	wh_budget_fit_public_view(view);
 	view->relid = wh_view_find(view->schema, view->name);
 	return known_oid;
@@ -394,7 +439,8 @@ wh_publish_mark_in_views(const WhView *view)
 
 	wh_query("WITH ready AS (SELECT target_date FROM _wh.day_loads"
 			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT in_views"
-			 "     AND relation_oid = ANY ($3) FOR UPDATE SKIP LOCKED)"
+			 "     AND (relation_oid = ANY ($3) OR EXISTS (SELECT FROM pg_catalog.pg_inherits i"
+			 "       WHERE i.inhrelid = relation_oid AND i.inhparent = ANY ($3))) FOR UPDATE SKIP LOCKED)"
 			 " UPDATE _wh.day_loads d SET in_views = true,"
 			 "     state = CASE d.state WHEN 'loaded' THEN 'published' ELSE d.state END,"
 			 "     last_error = nullif(d.last_error, " KEPT_OUT_SQL ")"

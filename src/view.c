@@ -110,6 +110,17 @@ wh_view_append_columns(StringInfo sql, TupleDesc columns, Oid relid)
 	}
 }
 
+/* The root of a tree has it as a column, by which the planner prunes. */
+static void
+append_schema_name(StringInfo sql, const WhMember *member)
+{
+	if (member != NULL && get_attnum(member->relid, WH_SCHEMA_NAME_COLUMN) != InvalidAttrNumber)
+		appendStringInfoString(sql, ", " WH_SCHEMA_NAME_COLUMN);
+	else
+		appendStringInfo(sql, ", %s::pg_catalog.text AS " WH_SCHEMA_NAME_COLUMN,
+						 member ? quote_literal_cstr(member->schema) : "NULL");
+}
+
 /* One branch of the union; without a member, the branch that has no rows. */
 static void
 append_branch(StringInfo sql, const WhView *view, const WhMember *member)
@@ -117,8 +128,7 @@ append_branch(StringInfo sql, const WhView *view, const WhMember *member)
 	appendStringInfoString(sql, "SELECT ");
 	wh_view_append_columns(sql, view->columns, member ? member->relid : InvalidOid);
 	if (view->is_public)
-		appendStringInfo(sql, ", %s::pg_catalog.text AS " WH_SCHEMA_NAME_COLUMN,
-						 member ? quote_literal_cstr(member->schema) : "NULL");
+		append_schema_name(sql, member);
 	if (member != NULL)
 		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
 	else

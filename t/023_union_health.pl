@@ -92,53 +92,31 @@ sql($node, 'DROP INDEX shop_1.mine');
 
 # ---- partitions --------------------------------------------------------
 
-# A tree as the layout has it: a part per tenant, the days of six weeks, and a month before.
-my $columns = 'id integer, at timestamp, kind text, amount numeric, payload text';
-my $names = 'id, at, kind, amount, payload';
-add_events_template($node, 'tree');
-sql($node, qq{
-	CREATE TABLE _wh.tree ($columns, schema_name text) PARTITION BY LIST (schema_name);
-	CREATE VIEW public.tree AS SELECT $names, schema_name FROM _wh.tree;
-	UPDATE _wh.mv_templates SET view_oid = 'public.tree'::regclass WHERE template_name = 'tree'});
-foreach my $shop ('shop_1', 'shop_2')
-{
-	sql($node, qq{
-		CREATE TABLE _wh.tree_$shop PARTITION OF _wh.tree FOR VALUES IN ('$shop') PARTITION BY RANGE (at);
-		CREATE VIEW $shop.tree AS SELECT $names FROM _wh.tree_$shop;
-		INSERT INTO _wh.tenant_templates (tenant_name, template_name, target_schema, view_oid)
-		VALUES ('$shop', 'tree', '$shop', '$shop.tree'::regclass);
-		DO \$\$
-		DECLARE
-			first date;
-			last date;
-			leaf text;
-		BEGIN
-			FOR first, last IN SELECT current_date - 70, current_date - 41
-				UNION ALL SELECT g::date, g::date FROM generate_series(current_date - 40, current_date, interval '1 day') g
-			LOOP
-				leaf := 'tree_' || to_char(first, 'YYYY_MM_DD');
-				EXECUTE format('CREATE TABLE $shop.%I PARTITION OF _wh.tree_$shop FOR VALUES FROM (%L) TO (%L)', leaf, first, last + 1);
-				EXECUTE format('CREATE INDEX ON $shop.%I (id)', leaf);
-				INSERT INTO _wh.day_loads (template_name, target_schema, target_date, tenant_name, relation, relation_oid, state, in_views)
-				SELECT 'tree', '$shop', d, '$shop', leaf, ('$shop.' || leaf)::regclass, 'published', true
-				FROM generate_series(first, last, interval '1 day') d;
-			END LOOP;
-		END \$\$});
-}
+# Of 50 days up to today a query for the last 30 locks, with its margin, 34.
 my $held = q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384};
-my $recent = "at >= '" . sql($node, 'SELECT _wh.first_day_of_query()') . "'";
-foreach my $case ([ 'shop_1.tree', '', 3 + 42 * 2 ], [ 'shop_1.tree', "WHERE $recent", 3 + 34 * 2 ],
-	[ 'public.tree', '', 2 + 2 * 85 ], [ 'public.tree', "WHERE $recent", 2 + 2 * 69 ])
+my $today = sql($node, "SELECT (now() AT TIME ZONE 'UTC')::date");
+my $recent = "WHERE at >= date '$today' - 33";
+
+add_events_template($node, 'tree');
+sql($node, "UPDATE _wh.mv_templates SET layout = 'partitions', date_column = 'at' WHERE template_name = 'tree'");
+foreach my $shop ('shop_3', 'shop_4')
+{
+	$production->safe_psql('postgres', "CREATE DATABASE $shop");
+	create_events($production, sql($node, "SELECT date '$today' - 49"), 50, 3, database => $shop);
+	add_tenant($node, $shop, $production, database => $shop, templates => ['tree']);
+}
+is((enqueue_and_wait($node, "'tree', NULL, date '$today' - 49, date '$today'"))[1], 'succeeded', 'a partition tree');
+foreach my $case ([ 'shop_3.tree', '', 3 + 50 * 2 ], [ 'shop_3.tree', $recent, 3 + 34 * 2 ],
+	[ 'public.tree', '', 2 + 2 * 101 ], [ 'public.tree', $recent, 2 + 2 * 69 ])
 {
 	my ($view, $where, $locks) = @$case;
 
 	is(health($view, $where eq '' ? 'locks_unfiltered' : 'locks_per_query'), $locks, "partitions: $view $where");
 	is(sql($node, "BEGIN; SELECT FROM $view $where LIMIT 0; $held; COMMIT") =~ /(\d+)$/ ? $1 : '', $locks, 'which is what it locks');
 }
+is(sql($node, "BEGIN; SELECT FROM public.tree WHERE at >= CURRENT_DATE - 30 LIMIT 0; $held; COMMIT") =~ /(\d+)$/ ? $1 : '',
+	2 + 2 * 69, 'and what a dashboard locks');
 is(health('public.tree', "concat_ws(' ', members, readable, advice)"), '2 t', 'nothing to do about it');
-sql($node, q{DROP VIEW public.tree, shop_1.tree, shop_2.tree; DROP TABLE _wh.tree_shop_1; DROP TABLE _wh.tree_shop_2; DROP TABLE _wh.tree;
-	DELETE FROM _wh.day_loads WHERE template_name = 'tree'; DELETE FROM _wh.tenant_templates WHERE template_name = 'tree';
-	DELETE FROM _wh.mv_templates WHERE template_name = 'tree'});
 
 # ---- half of it --------------------------------------------------------
 
