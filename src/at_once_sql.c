@@ -280,6 +280,21 @@ wh_sql_update_public_view_by_template(PG_FUNCTION_ARGS)
 
 /* ---- by the name of the relation ---- */
 
+/* In the layout partitions a day is a table. */
+static bool
+is_day(Oid relid)
+{
+	WhArg		args[] = {WH_OID(relid)};
+	bool		found;
+
+	wh_spi_begin();
+	found = wh_query("SELECT FROM _wh.day_loads d"
+					 " WHERE d.relation_oid = $1 AND d.state <> 'combined' AND " WH_DAY_IS_THERE " LIMIT 1",
+					 lengthof(args), args) > 0;
+	wh_spi_end();
+	return found;
+}
+
 static Oid
 find_matview(const char *schema, const char *view_name)
 {
@@ -288,7 +303,7 @@ find_matview(const char *schema, const char *view_name)
 
 	if (OidIsValid(namespace_oid))
 		relid = get_relname_relid(view_name, namespace_oid);
-	if (OidIsValid(relid) && get_rel_relkind(relid) != RELKIND_MATVIEW)
+	if (OidIsValid(relid) && get_rel_relkind(relid) != RELKIND_MATVIEW && !is_day(relid))
 		relid = InvalidOid;
 	return relid;
 }

@@ -18,6 +18,7 @@
 #include "catalog/namespace.h"
 #include "nodes/parsenodes.h"
 #include "portability/instr_time.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
@@ -33,6 +34,7 @@
 #include "status.h"
 #include "swap.h"
 #include "tenant.h"
+#include "tree.h"
 #include "user_views.h"
 
 /* How many missing days an error names. */
@@ -203,10 +205,14 @@ static void
 create_table(WhCombine *combine)
 {
 	char	   *name = quote_qualified_identifier(combine->schema, combine->relname);
+	WhLeaf		leaf = wh_combine_leaf(combine);
 
 	wh_spi_begin();
-	wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
-			   wh_template_column_definition_list(combine->tmpl));
+	if (combine->tmpl->in_tree)
+		(void) wh_leaf_create(&leaf, combine->relname, NULL);
+	else
+		wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
+				   wh_template_column_definition_list(combine->tmpl));
 	wh_utility("COMMENT ON TABLE %s IS %s", name,
 			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
 										   combine->period, combine->template_name, combine->tenant_name)));
@@ -281,6 +287,22 @@ begin_fixed_settings(void)
 	return nest_level;
 }
 
+char *
+wh_combine_day_expression(const WhTemplate *tmpl, Oid relid)
+{
+	if (get_attnum(relid, WH_DATE_COLUMN) != InvalidAttrNumber)
+		return WH_DATE_COLUMN;
+	return wh_leaf_day_expression(tmpl);
+}
+
+WhLeaf
+wh_combine_leaf(const WhCombine *combine)
+{
+	WhLeaf		leaf = {combine->tmpl, combine->schema, combine->first, combine->last};
+
+	return leaf;
+}
+
 TupleDesc
 wh_combine_columns(const WhTemplate *tmpl)
 {
@@ -353,26 +375,71 @@ write_ledger(const WhCombine *combine)
 						combine->template_name, combine->schema, combine->period)));
 }
 
-/* Readers lock the view before its days; it no longer reads them. */
 static void
-drop_members(const WhCombine *combine)
+drop_member(const WhCombine *combine, const WhCombineMember *member)
 {
-	wh_user_views_refuse(wh_combine_member_oids(combine),
+	wh_tree_lock_leaf(member->relid);
+	if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
+						combine->schema, member->relname)));
+	wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
+			   quote_qualified_identifier(combine->schema, member->relname));
+}
+
+/* Those that are in a tree, or the others; nobody may depend on them. */
+static void
+drop_members(const WhCombine *combine, bool in_tree)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * combine->nmembers);
+	int			n = 0;
+
+	for (int i = 0; i < combine->nmembers; i++)
+		if (combine->members[i].in_tree == in_tree)
+			oids[n++] = ObjectIdGetDatum(combine->members[i].relid);
+	wh_user_views_refuse(PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT)),
 						 psprintf("days of %s of template \"%s\" in schema \"%s\" cannot be combined",
 								  combine->period, combine->template_name, combine->schema));
 	for (int i = 0; i < combine->nmembers; i++)
-	{
-		const WhCombineMember *member = &combine->members[i];
+		if (combine->members[i].in_tree == in_tree)
+			drop_member(combine, &combine->members[i]);
+}
 
-		wh_politely_lock(member->relid);
-		if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
-							combine->schema, member->relname)));
-		wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
-				   quote_qualified_identifier(combine->schema, member->relname));
+/*
+ * Leaves hold the days that the new one is to hold, and no view names them.
+ * What is not in the tree is read by the tenant view, which comes before it.
+ */
+static void
+exchange_relations(const WhCombine *combine)
+{
+	WhLeaf		leaf = wh_combine_leaf(combine);
+
+	if (combine->tmpl->in_tree)
+	{
+		drop_members(combine, true);
+		wh_leaf_attach(&leaf, combine->relid);
 	}
+	wh_publish_tenant_view(combine->template_name, combine->schema);
+	wh_publish_public_view(combine->template_name);
+	wh_publish_counters(combine->template_name, combine->schema);
+	drop_members(combine, false);
+	if (!combine->tmpl->in_tree)
+		drop_members(combine, true);
+}
+
+/* The layout that the table was made for is that of the template until we commit. */
+static void
+check_layout(const WhCombine *combine)
+{
+	WhArg		args[] = {WH_TEXT(combine->template_name), WH_BOOL(combine->tmpl->in_tree)};
+
+	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1 AND (layout = 'partitions') = $2"
+				 " FOR SHARE", lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the layout of template \"%s\" changed while %s was combined",
+						combine->template_name, combine->period)));
 }
 
 /* May be rolled back and started over; see politely.h. */
@@ -391,11 +458,9 @@ exchange(void *arg)
 				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
 						combine->tenant_name, combine->template_name, combine->schema),
 				 errdetail("It was removed, or is being removed, while %s was combined.", combine->period)));
+	check_layout(combine);
 	write_ledger(combine);
-	wh_publish_tenant_view(combine->template_name, combine->schema);
-	wh_publish_public_view(combine->template_name);
-	wh_publish_counters(combine->template_name, combine->schema);
-	drop_members(combine);
+	exchange_relations(combine);
 	wh_spi_end();
 }
 

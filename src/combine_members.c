@@ -26,6 +26,7 @@
 #include "combine.h"
 #include "load.h"
 #include "sqlutil.h"
+#include "tree.h"
 
 /* How often the members may change while we wait for their locks. */
 #define MAX_LOOKS 10
@@ -81,6 +82,7 @@ read_members(WhCombine *combine)
 		member->days = wh_get_int4(i, 6);
 		member->ledger_rows = wh_get_int8(i, 7);
 		member->ledger_bytes = wh_get_int8(i, 8);
+		member->in_tree = OidIsValid(wh_tree_parent(member->relid));
 		member->is_combined = holds_many_days(combine, member);
 	}
 	wh_spi_end();

@@ -39,9 +39,20 @@
 #include "status.h"
 #include "swap.h"
 #include "there.h"
+#include "tree.h"
 #include "user_views.h"
+#include "view.h"
 
 /* ---- which table ---- */
+
+static void
+set_period(WhLateTable *table, int year, int month)
+{
+	table->period = month == 0 ? psprintf("%04d", year) : psprintf("%04d-%02d", year, month);
+	table->first = date2j(year, Max(month, 1), 1) - POSTGRES_EPOCH_JDATE;
+	table->last = (month == 0 || month == MONTHS_PER_YEAR ? date2j(year + 1, 1, 1) :
+				   date2j(year, month + 1, 1)) - POSTGRES_EPOCH_JDATE - 1;
+}
 
 WhLateTable *
 wh_late_find(const char *template_name, const char *schema, DateADT date)
@@ -86,8 +97,7 @@ wh_late_find(const char *template_name, const char *schema, DateADT date)
 	}
 	wh_spi_end();
 	if (table != NULL)
-		table->period = strcmp(table->relname, month_name) == 0 ?
-			psprintf("%04d-%02d", year, month) : psprintf("%04d", year);
+		set_period(table, year, strcmp(table->relname, month_name) == 0 ? month : 0);
 	return table;
 }
 
@@ -154,7 +164,9 @@ wh_late_stage(const WhRefresh *refresh, WhRowSource source, void *arg)
 	wh_spi_end();
 	day->relid = get_relname_relid(name, get_namespace_oid(refresh->schema, false));
 	wh_status_phase(WH_PHASE_FETCHING);
-	day->rows = wh_load_rows(day->relid, source, arg);
+	day->rows = wh_rows_load(day->relid, source, arg);
+	if (refresh->leaf != NULL)
+		wh_leaf_check_rows(refresh->leaf, day->relid);
 	return day;
 }
 
@@ -170,10 +182,11 @@ static void
 check_remade(const WhRefresh *refresh, const WhLateTable *table)
 {
 	char	   *sql = psprintf(
-		"SELECT FROM (SELECT " WH_DATE_COLUMN ", pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) n"
-		"  FULL JOIN (SELECT " WH_DATE_COLUMN ", pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) o"
-		"  USING (" WH_DATE_COLUMN ") WHERE n.rows IS DISTINCT FROM o.rows LIMIT 1",
-		qualified_name(refresh->schema, table->remade), qualified_name(refresh->schema, table->relid));
+		"SELECT FROM (SELECT %s AS day, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) n"
+		"  FULL JOIN (SELECT %s AS day, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) o"
+		"  USING (day) WHERE n.rows IS DISTINCT FROM o.rows LIMIT 1",
+		wh_combine_day_expression(refresh->tmpl, table->remade), qualified_name(refresh->schema, table->remade),
+		wh_combine_day_expression(refresh->tmpl, table->relid), qualified_name(refresh->schema, table->relid));
 
 	wh_spi_begin();
 	if (wh_query_once(sql, 0, NULL) > 0)
@@ -194,6 +207,7 @@ remake(const WhRefresh *refresh, WhLateTable *table)
 	WhCombine	combine = {
 		.template_name = refresh->tmpl->name, .tenant_name = refresh->tenant->name,
 		.schema = refresh->schema, .tmpl = refresh->tmpl, .period = table->period,
+		.first = table->first, .last = table->last,
 		.relname = wh_replace_temporary_name(table->relname), .nmembers = 1, .members = &member
 	};
 
@@ -224,15 +238,24 @@ content_of(const WhLateTable *table)
 
 /* ---- the rows of a day ---- */
 
-static int64
-delete_rows(const char *schema, Oid relid, DateADT date)
+static char *
+condition(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date)
 {
-	WhArg		args[] = {WH_DATE(date)};
+	WhLeaf		leaf = {tmpl, schema, date, date};
+
+	if (get_attnum(relid, WH_DATE_COLUMN) == InvalidAttrNumber)
+		return wh_leaf_condition(&leaf);
+	return psprintf(WH_DATE_COLUMN " = %s", quote_literal_cstr(wh_date_text(date)));
+}
+
+static int64
+delete_rows(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date)
+{
 	int64		rows;
 
 	wh_spi_begin();
-	rows = (int64) wh_query_once(psprintf("DELETE FROM ONLY %s WHERE " WH_DATE_COLUMN " = $1",
-										  qualified_name(schema, relid)), lengthof(args), args);
+	rows = (int64) wh_query_once(psprintf("DELETE FROM ONLY %s WHERE %s", qualified_name(schema, relid),
+										  condition(tmpl, schema, relid, date)), 0, NULL);
 	wh_spi_end();
 	return rows;
 }
@@ -253,15 +276,17 @@ warn_of_other_rows(const WhRefresh *refresh, const WhLateTable *table, int64 del
 static int64
 insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 {
-	WhArg		args[] = {WH_DATE(refresh->date)};
 	char	   *columns = wh_template_column_list(refresh->tmpl);
+	bool		in_tree = refresh->leaf != NULL;
 	int64		rows;
 
 	wh_spi_begin();
-	rows = (int64) wh_query_once(psprintf("INSERT INTO %s (%s, " WH_DATE_COLUMN ") SELECT %s, $1 FROM ONLY %s",
-										  qualified_name(refresh->schema, content_of(table)), columns, columns,
+	rows = (int64) wh_query_once(psprintf("INSERT INTO %s (%s, %s) SELECT %s, %s FROM ONLY %s",
+										  qualified_name(refresh->schema, content_of(table)), columns,
+										  in_tree ? WH_SCHEMA_NAME_COLUMN : WH_DATE_COLUMN, columns,
+										  quote_literal_cstr(in_tree ? refresh->schema : wh_date_text(refresh->date)),
 										  qualified_name(refresh->schema, refresh->day->relid)),
-								 lengthof(args), args);
+								 0, NULL);
 	wh_spi_end();
 	return rows;
 }
@@ -318,7 +343,7 @@ wh_late_prepare(WhRefresh *refresh, List **tables)
 	table = lock_and_find(refresh, tables);
 	remake_if_needed(refresh, table);
 	warn_of_other_rows(refresh, table,
-					   delete_rows(refresh->schema, content_of(table), refresh->date));
+					   delete_rows(refresh->tmpl, refresh->schema, content_of(table), refresh->date));
 	insert_day(refresh, table);
 	if (OidIsValid(table->remade))
 		wh_swap_write_out(table->remade);
@@ -343,11 +368,13 @@ static void
 put_remade_in_place(const WhRefresh *refresh)
 {
 	const WhLateTable *table = refresh->late;
+	WhLeaf		leaf = {refresh->tmpl, refresh->schema, table->first, table->last};
 
 	if (!OidIsValid(table->remade) ||
 		get_relname_relid(table->relname, get_namespace_oid(refresh->schema, false)) == table->remade)
 		return;
-	wh_replace_finish(refresh->tmpl, refresh->schema, table->relname, table->relid, table->remade);
+	wh_replace_finish(refresh->tmpl, refresh->schema, table->relname, table->relid, table->remade,
+					  refresh->leaf != NULL ? &leaf : NULL);
 	wh_ledger_remade(refresh->tmpl, table->relid, table->remade);
 }
 
@@ -394,6 +421,6 @@ wh_late_delete(const char *template_name, const char *schema, DateADT date)
 	if (table == NULL || !table->holds_day || table->days == 1)
 		return false;
 	lock_table(schema, table, RowExclusiveLock);
-	(void) delete_rows(schema, table->relid, date);
+	(void) delete_rows(wh_template_read(template_name), schema, table->relid, date);
 	return true;
 }

@@ -16,6 +16,8 @@ typedef struct WhLateTable
 {
 	char	   *relname;
 	char	   *period;			/* 2024 or 2024-02, for people */
+	DateADT		first;			/* of the period */
+	DateADT		last;
 	Oid			relid;			/* that the ledger knows */
 	char	   *indexes_md5;	/* as in the ledger */
 	int64		days;			/* that it holds, by the ledger */

@@ -62,8 +62,16 @@ day_definition(const WhRefresh *refresh)
 					wh_template_column_definition_list(refresh->tmpl));
 }
 
+static bool
+is_day_relation(Oid relid)
+{
+	char		relkind = get_rel_relkind(relid);
+
+	return relkind == RELKIND_MATVIEW || relkind == RELKIND_RELATION;
+}
+
 /*
- * A relation of an older shape, or with other indexes, cannot take the new
+ * A relation of an older shape or layout, or with other indexes, cannot take the new
  * content: a new one is loaded under another name and replaces it in the end.
  * Until then nobody may refresh, drop or alter the old one.
  */
@@ -74,9 +82,10 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 
 	if (!OidIsValid(known->relation_oid) ||
 		get_relname_relid(refresh->relname, namespace_oid) != known->relation_oid ||
-		get_rel_relkind(known->relation_oid) != RELKIND_MATVIEW)
+		!is_day_relation(known->relation_oid))
 		return false;			/* the load says what is wrong, if anything is */
-	LockRelationOid(known->relation_oid, ShareUpdateExclusiveLock);
+	LockRelationOid(known->relation_oid, get_rel_relkind(known->relation_oid) == RELKIND_MATVIEW ?
+					ShareUpdateExclusiveLock : ShareRowExclusiveLock);
 	return get_relname_relid(refresh->relname, namespace_oid) == known->relation_oid &&
 		wh_replace_needed(refresh->tmpl, refresh->tmpl->columns, known->relation_oid,
 						  known->indexes_md5);
@@ -97,6 +106,7 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 											  wh_replace_temporary_name(refresh->relname));
 		target->known_oid = InvalidOid;
 	}
+	target->leaf = refresh->leaf;
 	target->columns = refresh->tmpl->columns;
 	target->definition = day_definition(refresh);
 	target->indexes = wh_template_indexes(refresh->tmpl, target->schema, target->relname);
@@ -135,13 +145,19 @@ static void
 check_template(const WhRefresh *refresh)
 {
 	const WhLoadedDay *day = refresh->day;
-	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version)};
+	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version),
+	WH_BOOL(refresh->tmpl->in_tree)};
 
-	if (wh_query("SELECT version = $2 FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
+	if (wh_query("SELECT version = $2, (layout = 'partitions') <> $3"
+				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
 				 lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("template \"%s\" was deleted while a day was loaded", refresh->tmpl->name)));
+	if (wh_get_bool(0, 2))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the layout of template \"%s\" changed while a day was loaded", refresh->tmpl->name)));
 	if (!wh_get_bool(0, 1))
 		wh_template_views_check_day(wh_template_read(refresh->tmpl->name), refresh->schema,
 									day->created ? day->relid : day->transient);
@@ -208,6 +224,20 @@ judge(WhRefresh *refresh)
 		wh_load_ready(refresh->day);
 }
 
+static WhLeaf *
+leaf_of(const WhRefresh *refresh)
+{
+	WhLeaf	   *leaf;
+
+	if (!refresh->tmpl->in_tree)
+		return NULL;
+	leaf = palloc(sizeof(WhLeaf));
+	leaf->tmpl = refresh->tmpl;
+	leaf->schema = refresh->schema;
+	leaf->first = leaf->last = refresh->date;
+	return leaf;
+}
+
 WhRefresh *
 wh_refresh_fetch(const char *template_name, const char *tenant_name,
 				 const char *schema, DateADT date, int64 job_id,
@@ -220,6 +250,7 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	refresh->schema = pstrdup(schema);
 	refresh->relname = wh_template_day_name(template_name, date);
 	refresh->date = date;
+	refresh->leaf = leaf_of(refresh);
 	refresh->job_id = job_id;
 
 	/* somebody may have dropped it since the subscription was made */
@@ -251,7 +282,9 @@ put_in_place(WhRefresh *refresh)
 
 	if (OidIsValid(refresh->replaced_oid))
 		wh_replace_finish(refresh->tmpl, refresh->schema, refresh->relname,
-						  refresh->replaced_oid, refresh->day->relid);
+						  refresh->replaced_oid, refresh->day->relid, refresh->leaf);
+	else if (refresh->day->created && refresh->leaf != NULL)
+		wh_leaf_attach(refresh->leaf, refresh->day->relid);
 	if (refresh->day->created)
 		wh_publish_grant(refresh->schema, refresh->relname);
 	rows = wh_ledger_write(refresh);

@@ -19,6 +19,7 @@ typedef struct WhRefresh
 	int64		job_id;			/* 0: none */
 	TimestampTz fetch_started_at;
 	int64		bytes_received;
+	WhLeaf	   *leaf;			/* what it becomes, or NULL: a materialized view */
 	WhLoadedDay *day;
 	struct WhLateTable *late;	/* of its month or year, into which it goes, or NULL */
 	Oid			replaced_oid;	/* relation of an older shape that the new one replaces */

@@ -31,6 +31,7 @@
 #include "status.h"
 #include "subscribe.h"
 #include "tenant.h"
+#include "tree.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_add_tenant);
@@ -368,7 +369,7 @@ drop_days(List *days)
 	{
 		Doomed	   *day = lfirst(cell);
 
-		wh_politely_lock(day->relid);
+		wh_tree_lock_leaf(day->relid);
 		wh_utility("DROP %s %s", day->is_table ? "TABLE" : "MATERIALIZED VIEW",
 				   quote_qualified_identifier(day->schema, day->relname));
 	}
@@ -404,6 +405,7 @@ static void
 drop_subscription_data(const char *template_name, const char *schema)
 {
 	List	   *days = lock_days(template_name, schema, wh_arg_null(DATEOID));
+	Oid			part = wh_tree_part(template_name, schema);
 	char	   *tenant_view;
 
 	forget_days(template_name, schema, wh_arg_null(DATEOID));
@@ -413,6 +415,8 @@ drop_subscription_data(const char *template_name, const char *schema)
 	if (tenant_view != NULL)
 		wh_utility("DROP VIEW %s", tenant_view);
 	drop_days(days);
+	if (OidIsValid(part))
+		wh_tree_drop_part(part);
 }
 
 /* Nothing in it, nobody's target, and ours: then the schema goes as well. */

@@ -244,15 +244,18 @@ run_publish(const WhJob *job)
 
 	wh_begin_transaction();
 	wh_publish_public_view(job->template_name);
+	commit_transaction();
 	if (first_error == NULL)
 	{
+		wh_begin_transaction();
+		wh_publish_check_complete(job->template_name);
 		/* whoever enqueues another one now waits for this commit */
 		wh_queue_succeed(job, 0, 0, NULL);
 		if (wh_publish_is_out_of_date(job->template_name))
 			(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
+		commit_transaction();
 	}
-	commit_transaction();
-	if (first_error != NULL)
+	else
 		ReThrowError(first_error);
 }
 
