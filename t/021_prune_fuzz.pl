@@ -19,7 +19,8 @@ srand($seed);
 # Zones a bound must hold in, the last ones as far off as POSIX lets them be.
 my @zones = ('UTC', 'Europe/Paris', 'America/New_York', 'Pacific/Kiritimati', 'Etc/GMT+12',
 	'Asia/Kolkata', 'America/Sao_Paulo', 'Australia/Lord_Howe', 'Pacific/Apia', '<+03>-03',
-	'XXX+16', 'XXX-16', 'XXX+16YYY-16,J60,J300', 'XXX-16YYY+16,J60/0,J61/12', 'Asia/Manila');
+	'Asia/Manila', 'XXX+16', 'XXX-16', 'XXX-16YYY+16,J60/0,J61/12',
+	('XXX+16YYY-16,J60,J300', 'XXX-16YYY+16,J60,J300') x 3);
 
 # Zones that no bound holds in.
 my @odd_zones = ('XXX+167', 'XXX-167', 'XXX0YYY-167,J1,J365', 'XXX+167YYY-167', 'XXX+17');
@@ -27,7 +28,7 @@ my @odd_zones = ('XXX+167', 'XXX-167', 'XXX0YYY-167,J1,J365', 'XXX+167YYY-167', 
 # Days when something happens to a clock or a calendar.
 my @days = ('2026-03-29 01:00', '2026-10-25 01:00', '2026-03-08 07:00', '2026-11-01 06:00',
 	'2026-04-04 15:00', '2011-12-30 10:00', '2024-02-29', '2026-03-01', '2026-03-31',
-	'2027-01-01', '2026-12-31', '2028-02-29', '2026-05-31', '2026-07-01');
+	'2027-01-01', '2026-12-31', '2026-03-04', '2026-10-29', '2028-02-29', '2026-05-31', '2026-07-01');
 
 sub one_of
 {
