@@ -145,6 +145,7 @@ static void
 run_refresh(const WhJob *job)
 {
 	FinishedDay day = {.job = job};
+	List	   *tables = NIL;
 
 	if (job->is_probe)
 		probe(job);
@@ -152,6 +153,7 @@ run_refresh(const WhJob *job)
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, &kept_remote);
+	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();
 }
