@@ -318,7 +318,7 @@ COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template tha
 COMMENT ON COLUMN _wh.day_loads.indexes_md5 IS 'MD5 of the template''s indexes that it was loaded with';
 COMMENT ON COLUMN _wh.day_loads.job_id IS 'The job that loaded it; NULL for a call that ran at once';
 COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it did not';
-COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect or missing';
+COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect, missing or kept out of the view of its tenant';
 
 CREATE TABLE _wh.job_run_details (
 	jobid bigint,
