@@ -31,6 +31,7 @@
 
 #include "clock.h"
 #include "combine.h"
+#include "combine_due.h"
 #include "load.h"
 #include "politely.h"
 #include "publish.h"
@@ -39,9 +40,6 @@
 #include "swap.h"
 #include "tenant.h"
 #include "user_views.h"
-
-/* How many missing days an error names. */
-#define NAMED_DAYS 10
 
 /* How often the members may change while we wait for their locks. */
 #define MAX_LOOKS 10
@@ -218,52 +216,6 @@ check_name_is_free(const WhCombine *combine)
 				 errhint("Rename or drop it; its name is needed for the table of %s.", combine->period)));
 }
 
-/*
- * A tenant's first day is that of the subscription, or an older one that was
- * loaded: history need not have been asked for when it was made.
- */
-static void
-read_missing(WhCombine *combine)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {
-		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
-	};
-	uint64		n;
-
-	wh_spi_begin();
-	n = wh_query("SELECT x.target_date FROM (SELECT $3 + i AS target_date"
-				 "    FROM pg_catalog.generate_series(0, $4 - $3) AS i) x"
-				 " WHERE x.target_date >= (SELECT least(s.start_date, (SELECT min(d.target_date)"
-				 "      FROM _wh.day_loads d WHERE d.template_name = $1 AND d.target_schema = $2"
-				 "       AND d.relation_oid IS NOT NULL))"
-				 "    FROM _wh.tenant_templates s WHERE s.template_name = $1 AND s.target_schema = $2)"
-				 "   AND NOT EXISTS (SELECT FROM _wh.day_loads d"
-				 "     JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-				 "     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-				 "     WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = x.target_date)"
-				 " ORDER BY 1", lengthof(args), args);
-	combine->nmissing = (int) n;
-	combine->missing = MemoryContextAlloc(cxt, sizeof(DateADT) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-		combine->missing[i] = wh_get_date(i, 1);
-	wh_spi_end();
-}
-
-static char *
-name_missing(const WhCombine *combine)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < Min(combine->nmissing, NAMED_DAYS); i++)
-		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", wh_date_text(combine->missing[i]));
-	if (combine->nmissing > NAMED_DAYS)
-		appendStringInfo(&text, " and %d more", combine->nmissing - NAMED_DAYS);
-	return text.data;
-}
-
 static void
 check_missing(const WhCombine *combine)
 {
@@ -280,7 +232,7 @@ check_missing(const WhCombine *combine)
 							   "%d days of %s of template \"%s\" are missing in schema \"%s\"",
 							   combine->nmissing, combine->nmissing, combine->period,
 							   combine->template_name, combine->schema),
-				 errdetail("Missing: %s.", name_missing(combine)),
+				 errdetail("Missing: %s.", wh_combine_name_days(combine->missing, combine->nmissing)),
 				 errhint("Load them with _wh.enqueue_backfill(), or combine without them: allow_missing => true.")));
 }
 
@@ -555,7 +507,8 @@ wh_combine(WhCombine *combine)
 		combine->bytes = wh_load_bytes(combine->relid);
 	else
 	{
-		read_missing(combine);
+		combine->nmissing = wh_combine_missing(combine->template_name, combine->schema,
+											   combine->first, combine->last, &combine->missing);
 		if (combine->nmembers > 0)
 			check_name_is_free(combine);
 		check_missing(combine);
@@ -563,4 +516,12 @@ wh_combine(WhCombine *combine)
 		put_in_place(combine);
 	}
 	wh_status_phase(WH_PHASE_IDLE);
+}
+
+char *
+wh_combine_summary(const WhCombine *combine)
+{
+	if (combine->already_combined)
+		return psprintf("already combined in \"%s.%s\"", combine->schema, combine->relname);
+	return psprintf("combined " INT64_FORMAT " rows of %d relations", combine->rows, combine->nmembers);
 }

@@ -65,6 +65,9 @@ typedef struct WhCombine
  */
 extern void wh_combine(WhCombine *combine);
 
+/* What came of it, for people, on one line. */
+extern char *wh_combine_summary(const WhCombine *combine);
+
 /* combine_copy.c: the rows of all members into the new table, and their counts. */
 extern void wh_combine_copy(WhCombine *combine);
 

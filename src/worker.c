@@ -9,7 +9,7 @@
  * connection to the tenant; after worker_idle_timeout without a job it goes.
  *
  * May not choose jobs, and knows nothing of how a day is fetched (refresh.c)
- * or published (publish.c).
+ * or published (publish.c), or days are combined (combine.c).
  */
 #include "postgres.h"
 
@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "combine_job.h"
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
@@ -62,7 +63,7 @@ show_job(const WhJob *job)
 	strlcpy(info.job_kind, wh_queue_kind_name(job->kind), sizeof(info.job_kind));
 	if (job->template_name != NULL)
 		strlcpy(info.template_name, job->template_name, NAMEDATALEN);
-	if (job->kind == WH_JOB_REFRESH)
+	if (wh_queue_has_target(job))
 	{
 		strlcpy(info.tenant_name, job->tenant_name, NAMEDATALEN);
 		strlcpy(info.target_schema, job->target_schema, NAMEDATALEN);
@@ -254,6 +255,15 @@ run_publish(const WhJob *job)
 		ReThrowError(first_error);
 }
 
+/* The table, what it replaces and the end of the job are one commit. */
+static void
+run_combine(const WhJob *job)
+{
+	wh_begin_transaction();
+	wh_combine_job(job);
+	commit_transaction();
+}
+
 /* It runs in a process of its own, as the role that scheduled it. */
 static void
 run_sql(const WhJob *job)
@@ -302,6 +312,10 @@ run(const WhJob *job)
 			break;
 		case WH_JOB_SQL:
 			run_sql(job);
+			break;
+		case WH_JOB_COMBINE_MONTH:
+		case WH_JOB_COMBINE_YEAR:
+			run_combine(job);
 			break;
 	}
 	disable_timeout(STATEMENT_TIMEOUT, false);
