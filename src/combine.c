@@ -39,6 +39,7 @@
 #include "status.h"
 #include "swap.h"
 #include "tenant.h"
+#include "tier.h"
 #include "user_views.h"
 
 /* How often the members may change while we wait for their locks. */
@@ -294,9 +295,13 @@ create_table(WhCombine *combine)
 {
 	char	   *name = quote_qualified_identifier(combine->schema, combine->relname);
 
+	combine->tablespace = wh_tier_tablespace(combine->template_name,
+											 combine->month == 0 ? WH_TIER_YEAR : WH_TIER_MONTH);
 	wh_spi_begin();
-	wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
-			   wh_template_column_definition_list(combine->tmpl));
+	wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)%s%s", name,
+			   wh_template_column_definition_list(combine->tmpl),
+			   combine->tablespace ? " TABLESPACE " : "",
+			   combine->tablespace ? wh_quote(combine->tablespace) : "");
 	wh_utility("COMMENT ON TABLE %s IS %s", name,
 			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
 										   combine->period, combine->template_name, combine->tenant_name)));
@@ -348,7 +353,13 @@ build_indexes(const WhCombine *combine)
 
 	wh_status_phase(WH_PHASE_INDEXING);
 	foreach(cell, wh_template_indexes(combine->tmpl, combine->schema, combine->relname))
-		build_index(combine, lfirst_node(IndexStmt, cell));
+	{
+		IndexStmt  *index = lfirst_node(IndexStmt, cell);
+
+		if (index->tableSpace == NULL)
+			index->tableSpace = combine->tablespace;
+		build_index(combine, index);
+	}
 	wh_spi_begin();
 	wh_utility("ANALYZE %s", quote_qualified_identifier(combine->schema, combine->relname));
 	wh_spi_end();
@@ -404,7 +415,10 @@ member_oids(const WhCombine *combine)
 	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
-/* Every day gets its share of the bytes, so that sums over days stay right. */
+/*
+ * Every day gets its share of the bytes, by its rows, so that sums over days stay
+ * right: the shares are differences of sums that are rounded, and so add up.
+ */
 static void
 write_ledger(const WhCombine *combine)
 {
@@ -420,13 +434,20 @@ write_ledger(const WhCombine *combine)
 	for (int i = 0; i < combine->nmembers; i++)
 		days += combine->members[i].days;
 	args[lengthof(args) - 1] = WH_INT8(days);
-	if (wh_query("UPDATE _wh.day_loads"
+	if (wh_query("WITH weighed AS (SELECT target_date, CASE WHEN $10 = 0 THEN 1 ELSE rows END AS weight,"
+				 "     CASE WHEN $10 = 0 THEN $12 ELSE $10 END AS total"
+				 "    FROM _wh.day_loads WHERE template_name = $1 AND target_schema = $2"
+				 "     AND target_date BETWEEN $3 AND $4 AND relation_oid = ANY ($5)),"
+				 "  summed AS (SELECT target_date, weight, total,"
+				 "     pg_catalog.sum(weight) OVER (ORDER BY target_date) AS upto FROM weighed)"
+				 " UPDATE _wh.day_loads d"
 				 "   SET state = 'combined', relation = $6, relation_oid = $7, relation_file = $8,"
-				 "       bytes = CASE WHEN $10 = 0 THEN $9 / $12"
-				 "         ELSE pg_catalog.round($9::pg_catalog.numeric * rows / $10)::pg_catalog.int8 END,"
+				 "       bytes = (pg_catalog.div($9 * s.upto, s.total)"
+				 "         - pg_catalog.div($9 * (s.upto - s.weight), s.total))::pg_catalog.int8,"
 				 "       indexes_md5 = pg_catalog.md5($11), counted = false"
-				 " WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
-				 "   AND relation_oid = ANY ($5)", lengthof(args), args) != (uint64) days)
+				 "   FROM summed s"
+				 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = s.target_date"
+				 "   AND d.relation_oid = ANY ($5)", lengthof(args), args) != (uint64) days)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the ledger of template \"%s\" changed in schema \"%s\" while %s was combined",

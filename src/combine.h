@@ -50,6 +50,7 @@ typedef struct WhCombine
 	int			nmissing;
 	DateADT    *missing;
 	Oid			relid;
+	char	   *tablespace;		/* that the template wants it in, or NULL */
 	int64		rows;
 	int64		bytes;
 	double		copy_seconds;

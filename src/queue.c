@@ -107,7 +107,7 @@ wh_queue_read_unreachable(WhUnreachableCallback callback)
 
 /* In the order of WhJobKind. */
 static const char *const kind_names[] = {
-	"refresh", "publish", "sql", "combine_month", "combine_year"
+	"refresh", "publish", "sql", "combine_month", "combine_year", "retention"
 };
 
 static WhJobKind
@@ -205,6 +205,8 @@ wh_queue_describe(const WhJob *job)
 		return psprintf("publish %s", job->template_name);
 	if (job->kind == WH_JOB_SQL)
 		return psprintf("sql %s", job->schedule_name ? job->schedule_name : "of a schedule that is gone");
+	if (job->kind == WH_JOB_RETENTION)
+		return psprintf("retention %s", job->template_name);
 	if (job->kind == WH_JOB_COMBINE_MONTH || job->kind == WH_JOB_COMBINE_YEAR)
 		return psprintf("combine %s %.*s of %s in %s", job->template_name,
 						job->kind == WH_JOB_COMBINE_YEAR ? 4 : 7, wh_date_text(job->target_date),

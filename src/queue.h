@@ -24,6 +24,7 @@ typedef enum WhJobKind
 	WH_JOB_SQL,
 	WH_JOB_COMBINE_MONTH,
 	WH_JOB_COMBINE_YEAR,
+	WH_JOB_RETENTION,
 } WhJobKind;
 
 typedef struct WhJob

@@ -5,8 +5,9 @@
  * and enqueues those, each at most once, a combination which months or years are
  * over (combine_due.c); a command or a publication is enqueued unless it is
  * pending already.  Ticks that were missed are one run.  Every decision leaves a
- * row in job_run_details and the schedule's last_status; where a combination has
- * nothing to do for the same reason as the last time, that row is the last one.
+ * row in job_run_details and the schedule's last_status; where a combination or
+ * retention has nothing to do for the same reason as the last time, that row is
+ * the last one.
  *
  * Called by the launcher (due.c), a schedule at a time, in a subtransaction of
  * its own; whatever is wrong with one is raised here and caught there.  Starts
@@ -25,6 +26,7 @@
 #include "combine_due.h"
 #include "guc.h"
 #include "queue.h"
+#include "retention.h"
 #include "schedule.h"
 #include "schedule_check.h"
 #include "wh_worker.h"
@@ -363,6 +365,27 @@ decide_publish(const Schedule *schedule, Decision *decision)
 						  " ON CONFLICT DO NOTHING RETURNING job_id", lengthof(args), args));
 }
 
+static void
+decide_retention(const Schedule *schedule, Decision *decision)
+{
+	WhArg		args[] = {
+		WH_TEXT(schedule->template_name), WH_INT8(schedule->schedule_id),
+		WH_INT4(WH_PRIORITY_BACKFILL)
+	};
+
+	decision->status = "skipped";
+	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1", 1, args) == 0)
+		decision->message = psprintf("template \"%s\" does not exist", schedule->template_name);
+	else if (!wh_retention_is_due(schedule->template_name))
+		decision->message = "nothing is too old";
+	else
+		describe_job(decision,
+					 wh_query("INSERT INTO _wh.jobs (kind, template_name, schedule_id, reason, priority)"
+							  " VALUES ('retention', $1, $2, 'due', $3)"
+							  " ON CONFLICT DO NOTHING RETURNING job_id", lengthof(args), args));
+	decision->is_stale = says_what_it_said(schedule, decision);
+}
+
 /* What else may be wrong with the role is asked when the command runs. */
 static void
 decide_sql(const Schedule *schedule, Decision *decision)
@@ -396,8 +419,8 @@ describe_schedule(const Schedule *schedule)
 	if (strcmp(schedule->kind, "refresh") == 0)
 		return psprintf("refresh %s from %s into %s", schedule->template_name,
 						schedule->tenant_name, schedule->target_schema);
-	if (strcmp(schedule->kind, "publish") == 0)
-		return psprintf("publish %s", schedule->template_name);
+	if (strcmp(schedule->kind, "publish") == 0 || strcmp(schedule->kind, "retention") == 0)
+		return psprintf("%s %s", schedule->kind, schedule->template_name);
 	if (is_combine(schedule))
 		return psprintf("combine %s %s of %s in %s", schedule->kind + strlen("combine_"),
 						schedule->template_name, schedule->tenant_name, schedule->target_schema);
@@ -450,6 +473,8 @@ decide(const Schedule *schedule, TimestampTz now)
 		decide_publish(schedule, &decision);
 	else if (is_combine(schedule))
 		decide_combine(schedule, &decision);
+	else if (strcmp(schedule->kind, "retention") == 0)
+		decide_retention(schedule, &decision);
 	else
 		decide_sql(schedule, &decision);
 	if (!decision.is_stale)

@@ -2,8 +2,9 @@
  * schedule_subscription.c: the schedules that a subscription has by itself.
  *
  * A refresh when its template says so; every night the months that are over
- * into tables, and once a year the years.  Where one is there already, active
- * or not, it is left as a person wants it.
+ * into tables, and once a year the years; and one for the template, if it shall
+ * not keep everything.  Where one is there already, active or not, it is left as
+ * a person wants it.
  *
  * Called by subscribe.c and, as setup_cron(), from SQL, in the user's
  * transaction.  When a schedule runs is not decided here (schedule_check.c).
@@ -77,6 +78,43 @@ schedule_kind(const Kind *kind, const char *template_name, const char *tenant_na
 	return true;
 }
 
+static bool
+wants_retention(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+
+	return wh_query("SELECT FROM _wh.mv_templates t WHERE t.template_name = $1"
+					" AND (t.keep_days IS NOT NULL OR t.keep_years IS NOT NULL)"
+					" AND NOT EXISTS (SELECT FROM _wh.schedules s WHERE s.kind = 'retention'"
+					"  AND s.template_name = $1)", lengthof(args), args) > 0;
+}
+
+/* 0 when the name is taken. */
+static uint64
+insert_retention(const char *name, const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(name), WH_TEXT(template_name)};
+
+	return wh_schedule_write("INSERT INTO _wh.schedules (name, schedule, timezone, kind, template_name)"
+							 " VALUES ($1, 'H 4 * * *', 'UTC', 'retention', $2)"
+							 " ON CONFLICT (name) DO NOTHING", lengthof(args), args);
+}
+
+/* One for all subscriptions of the template, if it does not keep everything. */
+static bool
+schedule_retention(const char *template_name)
+{
+	char	   *name = psprintf("retention %s", template_name);
+	char	   *unique_name = name;
+
+	if (!wants_retention(template_name))
+		return false;
+	for (int i = 2; insert_retention(unique_name, template_name) == 0; i++)
+		unique_name = psprintf("%s (%d)", name, i);
+	wh_notify_config_on_commit();
+	return true;
+}
+
 int
 wh_schedule_subscription(const char *template_name, const char *tenant_name, const char *schema)
 {
@@ -85,6 +123,7 @@ wh_schedule_subscription(const char *template_name, const char *tenant_name, con
 	wh_spi_begin();
 	for (int i = 0; i < lengthof(kinds); i++)
 		made += schedule_kind(&kinds[i], template_name, tenant_name, schema);
+	made += schedule_retention(template_name);
 	wh_spi_end();
 	return made;
 }

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "attempt.h"
 #include "combine_job.h"
 #include "error.h"
 #include "fetch_day.h"
@@ -37,6 +38,7 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -186,39 +188,11 @@ publish_both_views(void *arg)
 }
 
 static void
-publish_schema(const char *template_name, const char *schema)
+publish_schema(void *arg)
 {
-	SchemaToPublish publication = {template_name, schema};
-
 	wh_begin_transaction();
-	wh_politely(InvalidOid, publish_both_views, &publication);
+	wh_politely(InvalidOid, publish_both_views, arg);
 	commit_transaction();
-}
-
-/* The error that kept a schema from being published, or NULL; a cancel is raised. */
-static ErrorData *
-try_publish_schema(const char *template_name, const char *schema)
-{
-	ErrorData  *volatile error = NULL;
-
-	PG_TRY();
-	{
-		publish_schema(template_name, schema);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(job_context);
-		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(job_context);
-	}
-	PG_END_TRY();
-	return error;
 }
 
 /*
@@ -235,7 +209,8 @@ run_publish(const WhJob *job)
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	foreach(cell, schemas_to_publish(job->template_name))
 	{
-		ErrorData  *error = try_publish_schema(job->template_name, lfirst(cell));
+		SchemaToPublish publication = {job->template_name, lfirst(cell)};
+		ErrorData  *error = wh_attempt_transactions(publish_schema, &publication);
 
 		if (first_error == NULL)
 			first_error = error;
@@ -316,6 +291,9 @@ run(const WhJob *job)
 		case WH_JOB_COMBINE_MONTH:
 		case WH_JOB_COMBINE_YEAR:
 			run_combine(job);
+			break;
+		case WH_JOB_RETENTION:
+			wh_retention_run(job);
 			break;
 	}
 	disable_timeout(STATEMENT_TIMEOUT, false);
