@@ -65,8 +65,19 @@ sub due_at
 
 	sql($node, "UPDATE _wh.schedules SET last_run = NULL WHERE name = '$schedule'");
 	$node->safe_psql('postgres', "ALTER SYSTEM SET wh_worker.debug_clock_offset = $offset;\nSELECT pg_reload_conf();");
-	$node->poll_query_until('postgres', "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$schedule'");
+	$node->poll_query_until('postgres', "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$schedule'")
+	  or die "$schedule did not come due";
 	return;
+}
+
+# The schedule is due now.
+sub comes_due
+{
+	my ($schedule, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	sql($node, "UPDATE _wh.schedules SET last_run = NULL, next_run = now() - interval '10 years' WHERE name = '$schedule'");
+	return wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$schedule'", $name);
 }
 
 sub relations
@@ -162,14 +173,13 @@ sql($node, "SELECT _wh.unsubscribe('ended', 'events')");
 
 # 60 days before 15 March are 15 January; a year before it began on 1 January 2023.
 my $before = checksum($node, 'SELECT * FROM public.events');
-due_at('2024-03-15 04:59:59', $retention);
+comes_due($retention, 'the schedule');
 is(last_status($retention), 'skipped: nothing is too old', 'what either of the limits keeps is kept');
 is(checksum($node, 'SELECT * FROM public.events'), $before, 'nothing is lost');
 
 sql($node, "$set keep_years = NULL");
 sql($node, "$set keep_days = 74");
-sql($node, "UPDATE _wh.schedules SET last_run = NULL, next_run = now() - interval '10 years' WHERE name = '$retention'");
-wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$retention'", 'the limit is 1 January 2024');
+comes_due($retention, 'the limit is 1 January 2024');
 all_ended('what is older goes');
 is(relations('shop') =~ s/events_2024_0[23]_\d\d ?//gr, 'events_2024_01 ', 'the year with its table; the month that holds the limit stays');
 is(sql($node, "SELECT count(*), min(target_date) FROM _wh.day_loads WHERE target_schema = 'ended'"), '61|2024-01-01', 'and the days of a subscription that has ended');
@@ -188,8 +198,7 @@ is(sql($node, "SELECT string_agg(target_schema || ' ' || start_date, ', ' ORDER 
 sql($node, "$set keep_days = 15");
 sql($node, 'CREATE VIEW public.on_a_day AS SELECT * FROM shop.events_2024_02_10');
 sql($node, 'CREATE VIEW public.on_the_view AS SELECT * FROM shop.events');
-sql($node, "UPDATE _wh.schedules SET last_run = NULL, next_run = now() - interval '10 years' WHERE name = '$retention'");
-wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$retention'", 'another limit');
+comes_due($retention, 'another limit');
 all_ended('what is older goes');
 is(relations('shop'), join(' ', 'events_2024_02_10', 'events_2024_02_29', map { sprintf 'events_2024_03_%02d', $_ } 1 .. 15),
 	'a day as old as the limit stays, and one that a view of a user reads');
@@ -198,8 +207,7 @@ is(sql($node, "SELECT state || ' ' || last_sqlstate || ' ' || attempt FROM _wh.j
 is(sql($node, "SELECT string_agg(return_message ~ '^dropped 50 ' || ' ' || rows, ', ' ORDER BY runid) FROM _wh.job_run_details WHERE command = 'retention events of ended in ended' AND reason = 'older than 2024-02-29'"), 'true 147, false 27', 'many go in portions');
 is(sql($node, "SELECT string_agg(DISTINCT _wh_day, ' ' ORDER BY _wh_day) FROM (SELECT to_char(at, 'MM-DD') AS _wh_day FROM public.on_the_view) AS v WHERE _wh_day < '03-02'"), '02-10 02-29 03-01', 'views on the view go on');
 sql($node, 'DROP VIEW public.on_a_day');
-sql($node, "UPDATE _wh.schedules SET last_run = NULL, next_run = now() - interval '10 years' WHERE name = '$retention'");
-wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$retention'", 'the view is dropped');
+comes_due($retention, 'the view is dropped');
 all_ended('then it goes');
 like(last_status($retention), qr/^succeeded: dropped 1 relations? with 3 rows/, 'the next time');
 
@@ -210,8 +218,7 @@ wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '
 all_ended('ends');
 is(sql($node, "SELECT min(target_date) FROM _wh.day_loads WHERE target_schema = 'shop'"), '2024-02-29', 'and does not load again what is too old');
 is(load('shop', '2024-02-20', '2024-02-20'), 'succeeded', 'a person may');
-sql($node, "UPDATE _wh.schedules SET last_run = NULL, next_run = now() - interval '10 years' WHERE name = '$retention'");
-wait_until($node, "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$retention'", 'until retention comes by');
+comes_due($retention, 'until retention comes by');
 all_ended('and takes it');
 unlike(relations('shop'), qr/events_2024_02_20/, 'again');
 

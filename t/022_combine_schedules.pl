@@ -45,7 +45,8 @@ sub due_at
 
 	sql($node, "UPDATE _wh.schedules SET last_run = NULL WHERE name = '$schedule'");
 	step_clock($node, $time);
-	$node->poll_query_until('postgres', "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$schedule'");
+	$node->poll_query_until('postgres', "SELECT last_run IS NOT NULL FROM _wh.schedules WHERE name = '$schedule'")
+	  or die "$schedule did not come due";
 	return;
 }
 
