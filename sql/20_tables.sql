@@ -52,6 +52,8 @@ CREATE TABLE _wh.mv_templates (
 	query_template text NOT NULL,
 	column_definitions text NOT NULL,
 	indexes text NOT NULL DEFAULT '',
+	layout text NOT NULL DEFAULT 'matviews' CHECK (layout IN ('matviews', 'partitions')),
+	date_column text,
 	schedule text NOT NULL DEFAULT 'H */4 * * *',
 	settle_days integer NOT NULL DEFAULT 1,
 	suspect_factor double precision,
@@ -63,6 +65,7 @@ CREATE TABLE _wh.mv_templates (
 	retention text NOT NULL DEFAULT 'drop',
 	version integer NOT NULL DEFAULT 1,
 	view_oid oid,
+	tree_oid oid,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT mv_templates_suspect_factor_is_at_least_1
@@ -79,6 +82,8 @@ COMMENT ON COLUMN _wh.mv_templates.description IS 'What it is, for people';
 COMMENT ON COLUMN _wh.mv_templates.query_template IS 'A single SELECT with {TARGET_DATE} inside quotes; the date is put in as YYYY-MM-DD';
 COMMENT ON COLUMN _wh.mv_templates.column_definitions IS 'Names and types of the result, as in a column list';
 COMMENT ON COLUMN _wh.mv_templates.indexes IS 'CREATE INDEX statements separated by semicolons, with {schema} and {view_name}';
+COMMENT ON COLUMN _wh.mv_templates.layout IS 'How days are kept: matviews (a materialized view each, under union views) or partitions (leaves of one partition tree); days that are loaded already are moved by _wh.convert_layout()';
+COMMENT ON COLUMN _wh.mv_templates.date_column IS 'The column of type date, timestamp or timestamptz that tells a row''s day (UTC); the layout partitions needs it';
 COMMENT ON COLUMN _wh.mv_templates.schedule IS 'When its subscriptions are refreshed: what setup_cron and add_tenant write into schedules';
 COMMENT ON COLUMN _wh.mv_templates.settle_days IS 'How many days a month or year is left alone after it ended before its schedule combines it, so that late rows find their days';
 COMMENT ON COLUMN _wh.mv_templates.suspect_factor IS 'A day is suspect with fewer rows than the median of the days before divided by it, or more than that times it; NULL: never';
@@ -90,6 +95,7 @@ COMMENT ON COLUMN _wh.mv_templates.keep_years IS 'Calendar years before this one
 COMMENT ON COLUMN _wh.mv_templates.retention IS 'What becomes of relations that are too old: drop, or detach: out of the views and the ledger, and left as they are';
 COMMENT ON COLUMN _wh.mv_templates.version IS 'Counts the changes of query, columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.view_oid IS 'The public view that we made, or NULL; a view with another OID is never replaced';
+COMMENT ON COLUMN _wh.mv_templates.tree_oid IS 'The root of the partition tree that we made, or NULL';
 COMMENT ON COLUMN _wh.mv_templates.created_at IS 'When the row was made';
 COMMENT ON COLUMN _wh.mv_templates.updated_at IS 'When the row was last changed';
 
@@ -107,6 +113,9 @@ CREATE TABLE _wh.tenant_templates (
 	data_through date,
 	last_success timestamptz,
 	view_oid oid,
+	part_oid oid,
+	locks bigint NOT NULL DEFAULT 0,
+	refused_days bigint NOT NULL DEFAULT 0,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (tenant_name, template_name, target_schema),
 	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema)
@@ -125,6 +134,9 @@ COMMENT ON COLUMN _wh.tenant_templates.bytes IS 'Bytes of their relations, with 
 COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
 COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
+COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
+COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
+COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
 COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
 
 CREATE TABLE _wh.backfills (

@@ -1,23 +1,22 @@
 /*
  * load.c: rows from a callback into the heap of a day relation.
  *
- * Called by refresh.c; combine.c fills a table by the same means.  A new day is loaded in place into its materialized
- * view, which nobody can see before commit; an existing one into a transient
- * heap with indexes and statistics, whose files swap.c puts under it.
- * Rows are written frozen: their relation file is as new as they are.
+ * Called by refresh.c.  A new day is loaded in place into its materialized
+ * view, or into a table that becomes a leaf of its tree, which nobody can see
+ * before commit; an existing one into a transient heap with indexes and
+ * statistics, whose files swap.c puts under it.
  *
  * May not know where the rows come from, and may not hold a lock that a reader
  * feels before wh_load_swap().
  *
  * Locks, in this order: the advisory lock of the day; ShareUpdateExclusiveLock
  * on the day relation and its parts while it is loaded (keeps out REFRESH, DROP,
- * VACUUM and index DDL); what swap.c locks, to the end of the transaction.
+ * VACUUM and index DDL), on a leaf ShareRowExclusiveLock, because a table could
+ * be written to as well; what swap.c locks, to the end of the transaction.
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/index.h"
@@ -27,12 +26,9 @@
 #include "commands/matview.h"
 #include "commands/tablecmds.h"
 #include "common/hashfn.h"
-#include "executor/executor.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "tcop/dest.h"
@@ -44,6 +40,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "leaf.h"
 #include "load.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -53,144 +50,12 @@
 /* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2. */
 #define WH_LOCK_CLASS_DAY 0x5744
 
-#define WH_BATCH_ROWS 1000
-#define WH_BATCH_KEEP (64 * 1024)	/* memory kept from batch to batch */
-#define WH_BATCH_BYTES (96 * 1024)	/* a batch that has grown to this is written */
-
-/* No free space map: the file only ever grows while it is loaded. */
-#define WH_INSERT_OPTIONS (TABLE_INSERT_FROZEN | TABLE_INSERT_SKIP_FSM)
-
-/* Rows on their way into one relation. */
-typedef struct Batch
-{
-	Relation	rel;
-	CommandId	cid;
-	BulkInsertState bulk_state;
-	MemoryContext memory;		/* the values of the rows at hand */
-	TupleTableSlot *slots[WH_BATCH_ROWS];	/* made when first needed */
-	int			nslots;			/* how many were made */
-	int			nrows;			/* how many are filled */
-	int64		rows_written;
-} Batch;
-
 static void
 day_error_context(void *arg)
 {
 	const char *const *names = arg;
 
 	errcontext("day relation \"%s.%s\"", names[0], names[1]);
-}
-
-/* ---- rows into a heap ---- */
-
-static Batch *
-batch_begin(Relation rel)
-{
-	Batch	   *batch = palloc0(sizeof(Batch));
-
-	batch->rel = rel;
-	batch->cid = GetCurrentCommandId(true);
-	batch->bulk_state = GetBulkInsertState();
-	batch->memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker batch",
-										  WH_BATCH_KEEP, 8 * 1024, 64 * 1024);
-	return batch;
-}
-
-/* Making all slots at once is a tenth of the work of a small day. */
-static TupleTableSlot *
-batch_next_slot(Batch *batch)
-{
-	if (batch->nrows == batch->nslots)
-		batch->slots[batch->nslots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(batch->rel), &TTSOpsHeapTuple);
-	return batch->slots[batch->nrows];
-}
-
-static void
-batch_write(Batch *batch)
-{
-	MemoryContext old_context;
-
-	if (batch->nrows == 0)
-		return;
-
-	/* the insertion leaks into the current context */
-	old_context = MemoryContextSwitchTo(batch->memory);
-	table_multi_insert(batch->rel, batch->slots, batch->nrows, batch->cid,
-					   WH_INSERT_OPTIONS, batch->bulk_state);
-	MemoryContextSwitchTo(old_context);
-
-	batch->rows_written += batch->nrows;
-	for (int i = 0; i < batch->nrows; i++)
-		ExecClearTuple(batch->slots[i]);
-	batch->nrows = 0;
-	MemoryContextReset(batch->memory);
-}
-
-static bool
-batch_is_full(Batch *batch)
-{
-	return batch->nrows == WH_BATCH_ROWS ||
-		MemoryContextMemAllocated(batch->memory, false) >= WH_BATCH_BYTES;
-}
-
-/* Takes one row from the source; false at its end. */
-static bool
-batch_add_row(Batch *batch, WhRowSource source, void *arg)
-{
-	TupleTableSlot *slot = batch_next_slot(batch);
-	MemoryContext old_context = MemoryContextSwitchTo(batch->memory);
-	bool		found = source(arg, slot->tts_values, slot->tts_isnull);
-
-	MemoryContextSwitchTo(old_context);
-	if (!found)
-		return false;
-	ExecStoreVirtualTuple(slot);
-	batch->nrows++;
-	return true;
-}
-
-static int64
-batch_end(Batch *batch)
-{
-	int64		rows;
-
-	batch_write(batch);
-	rows = batch->rows_written;
-	FreeBulkInsertState(batch->bulk_state);
-	table_finish_bulk_insert(batch->rel, WH_INSERT_OPTIONS);
-	for (int i = 0; i < batch->nslots; i++)
-		ExecDropSingleTupleTableSlot(batch->slots[i]);
-	MemoryContextDelete(batch->memory);
-	pfree(batch);
-	return rows;
-}
-
-int64
-wh_load_rows(Oid relid, WhRowSource source, void *arg)
-{
-	Relation	rel = table_open(relid, AccessExclusiveLock);
-	bool		pushed = wh_push_missing_snapshot();
-	Batch	   *batch = batch_begin(rel);
-	int64		rows;
-
-	/* what ANALYZE is about to see shall not count as changed since then */
-	pgstat_unlink_relation(rel);
-	rel->pgstat_enabled = false;
-
-	while (batch_add_row(batch, source, arg))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (batch_is_full(batch))
-			batch_write(batch);
-	}
-	rows = batch_end(batch);
-
-	if (pushed)
-		PopActiveSnapshot();
-	table_close(rel, NoLock);
-	CommandCounterIncrement();
-	return rows;
 }
 
 /* ---- checks of an existing relation ---- */
@@ -207,22 +72,29 @@ check_is_ours(const WhDayTarget *target, Oid relid)
 			 errhint("Rename or drop it, then load the day again.")));
 }
 
-static void
-check_is_own_matview(const WhDayTarget *target, Relation rel)
+static const char *
+kind_of(const WhDayTarget *target)
 {
-	if (rel->rd_rel->relkind != RELKIND_MATVIEW)
+	return target->leaf != NULL ? "table" : "materialized view";
+}
+
+static void
+check_is_own(const WhDayTarget *target, Relation rel)
+{
+	if (rel->rd_rel->relkind != (target->leaf != NULL ? RELKIND_RELATION : RELKIND_MATVIEW))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("relation \"%s.%s\" is no longer a materialized view",
-						target->schema, target->relname),
+				 errmsg("relation \"%s.%s\" is no longer a %s",
+						target->schema, target->relname, kind_of(target)),
 				 errhint("Rename or drop it, then load the day again.")));
 	if (!WH_OWNS_RELATION(RelationGetRelid(rel), GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("materialized view \"%s.%s\" is not owned by role \"%s\"",
-						target->schema, target->relname,
+				 errmsg("%s \"%s.%s\" is not owned by role \"%s\"",
+						kind_of(target), target->schema, target->relname,
 						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Give it back with ALTER MATERIALIZED VIEW … OWNER TO, or drop it.")));
+				 errhint("Give it back with ALTER %s … OWNER TO, or drop it.",
+						 target->leaf != NULL ? "TABLE" : "MATERIALIZED VIEW")));
 }
 
 static bool
@@ -234,20 +106,28 @@ same_column(Form_pg_attribute actual, Form_pg_attribute wanted)
 		actual->atttypmod == wanted->atttypmod;
 }
 
-static void
-check_shape(const WhDayTarget *target, Relation rel)
+static bool
+same_columns(TupleDesc actual, TupleDesc wanted)
 {
-	TupleDesc	actual = RelationGetDescr(rel);
-	TupleDesc	wanted = target->columns;
 	bool		same = actual->natts == wanted->natts;
 
 	for (int i = 0; same && i < wanted->natts; i++)
 		same = same_column(TupleDescAttr(actual, i), TupleDescAttr(wanted, i));
+	return same;
+}
+
+static void
+check_shape(const WhDayTarget *target, Relation rel)
+{
+	bool		same = target->leaf != NULL ?
+		wh_leaf_has_shape(target->leaf->tmpl, RelationGetRelid(rel)) :
+		same_columns(RelationGetDescr(rel), target->columns);
+
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("materialized view \"%s.%s\" does not have the columns of the template",
-						target->schema, target->relname),
+				 errmsg("%s \"%s.%s\" does not have the columns of the template",
+						kind_of(target), target->schema, target->relname),
 				 errdetail("The template's column definitions changed after the day was first loaded."),
 				 errhint("Drop the day with _wh.drop_day() and load it again.")));
 }
@@ -340,15 +220,24 @@ create_empty_day(const WhDayTarget *target, Oid namespace_oid)
 	return relid;
 }
 
+static int64
+load_rows(const WhDayTarget *target, Oid relid, WhRowSource source, void *arg)
+{
+	wh_status_phase(WH_PHASE_FETCHING);
+	return target->leaf != NULL ? wh_leaf_load(target->leaf, relid, source, arg) :
+		wh_rows_load(relid, source, arg);
+}
+
 static void
 load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 			 WhRowSource source, void *arg)
 {
 	day->created = true;
-	day->relid = create_empty_day(target, namespace_oid);
-	wh_status_phase(WH_PHASE_FETCHING);
-	day->rows = wh_load_rows(day->relid, source, arg);
-	set_populated(day->relid);
+	day->relid = target->leaf != NULL ? wh_leaf_create(target->leaf, target->relname, NULL) :
+		create_empty_day(target, namespace_oid);
+	day->rows = load_rows(target, day->relid, source, arg);
+	if (target->leaf == NULL)
+		set_populated(day->relid);
 	wh_status_phase(WH_PHASE_INDEXING);
 	wh_load_indexes(target->indexes, target->schema);
 	analyze_day(target->schema, target->relname);
@@ -356,23 +245,29 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 
 /* ---- an existing day ---- */
 
+/* What keeps out everybody who writes, and lets readers be. */
+static LOCKMODE
+load_lock_mode(const WhDayTarget *target)
+{
+	return target->leaf != NULL ? ShareRowExclusiveLock : ShareUpdateExclusiveLock;
+}
+
 static void
 load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 				  WhRowSource source, void *arg)
 {
-	Relation	rel = table_open(day->relid, ShareUpdateExclusiveLock);
+	Relation	rel = table_open(day->relid, load_lock_mode(target));
 
-	check_is_own_matview(target, rel);
+	check_is_own(target, rel);
 	check_shape(target, rel);
 	CheckTableNotInUse(rel, "refresh");
 	wh_swap_lock_parts(rel);
 	day->transient = make_new_heap(day->relid, rel->rd_rel->reltablespace,
 								   rel->rd_rel->relam, rel->rd_rel->relpersistence,
-								   ShareUpdateExclusiveLock);
+								   load_lock_mode(target));
 	LockRelationOid(day->transient, AccessExclusiveLock);
 	table_close(rel, NoLock);
-	wh_status_phase(WH_PHASE_FETCHING);
-	day->rows = wh_load_rows(day->transient, source, arg);
+	day->rows = load_rows(target, day->transient, source, arg);
 	day->index_pairs = wh_swap_prepare(day->relid, day->transient);
 }
 
@@ -385,7 +280,7 @@ find_existing_day(const WhDayTarget *target, Oid namespace_oid)
 	if (!OidIsValid(relid))
 		return InvalidOid;
 	check_is_ours(target, relid);
-	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	LockRelationOid(relid, load_lock_mode(target));
 	if (get_relname_relid(target->relname, namespace_oid) != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

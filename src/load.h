@@ -11,8 +11,8 @@
 #include "access/tupdesc.h"
 #include "nodes/pg_list.h"
 
-/* Gives the next row, allocated in the current context; false at the end. */
-typedef bool (*WhRowSource) (void *arg, Datum *values, bool *isnull);
+#include "leaf.h"
+#include "rows.h"
 
 typedef struct WhDayTarget
 {
@@ -20,6 +20,7 @@ typedef struct WhDayTarget
 	const char *relname;
 	TupleDesc	columns;		/* the shape the relation has to have */
 	const char *definition;		/* SELECT … FROM _wh.fetch_day(…) AS t(…) */
+	const WhLeaf *leaf;			/* it is a leaf of a tree; NULL: a materialized view */
 	List	   *indexes;		/* IndexStmt nodes for a new relation */
 	Oid			known_oid;		/* relation that the ledger says is ours, or InvalidOid */
 } WhDayTarget;
@@ -64,12 +65,6 @@ extern void wh_load_swap(const WhLoadedDay *day);
 
 /* Drops what wh_load_day() made, when its swap failed and was rolled back. */
 extern void wh_load_discard(const WhLoadedDay *day);
-
-/*
- * For whoever fills a relation of his own: every row of the source into
- * "relid", of which nobody else knows yet, frozen; the count.
- */
-extern int64 wh_load_rows(Oid relid, WhRowSource source, void *arg);
 
 /* Builds indexes (IndexStmt nodes); 42P07 if one's name is taken. */
 extern void wh_load_indexes(List *indexes, const char *schema);

@@ -9,6 +9,8 @@
  *
  * May not decide about retries, and does not touch views: publish.c does.
  *
+ * A day whose month or year is one table already goes inside that table: late.c.
+ *
  * Locks, in this order: the job row (the caller's); the advisory lock of the
  * day; what load.c says (ShareUpdateExclusiveLock on a relation that is to be
  * replaced); in wh_refresh_finish() the ledger row before what swap.c and
@@ -26,6 +28,7 @@
 
 #include "clock.h"
 #include "fetch_day.h"
+#include "late.h"
 #include "ledger.h"
 #include "load.h"
 #include "publish.h"
@@ -59,8 +62,16 @@ day_definition(const WhRefresh *refresh)
 					wh_template_column_definition_list(refresh->tmpl));
 }
 
+static bool
+is_day_relation(Oid relid)
+{
+	char		relkind = get_rel_relkind(relid);
+
+	return relkind == RELKIND_MATVIEW || relkind == RELKIND_RELATION;
+}
+
 /*
- * A relation of an older shape, or with other indexes, cannot take the new
+ * A relation of an older shape or layout, or with other indexes, cannot take the new
  * content: a new one is loaded under another name and replaces it in the end.
  * Until then nobody may refresh, drop or alter the old one.
  */
@@ -71,24 +82,13 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 
 	if (!OidIsValid(known->relation_oid) ||
 		get_relname_relid(refresh->relname, namespace_oid) != known->relation_oid ||
-		get_rel_relkind(known->relation_oid) != RELKIND_MATVIEW)
+		!is_day_relation(known->relation_oid))
 		return false;			/* the load says what is wrong, if anything is */
-	LockRelationOid(known->relation_oid, ShareUpdateExclusiveLock);
+	LockRelationOid(known->relation_oid, get_rel_relkind(known->relation_oid) == RELKIND_MATVIEW ?
+					ShareUpdateExclusiveLock : ShareRowExclusiveLock);
 	return get_relname_relid(refresh->relname, namespace_oid) == known->relation_oid &&
-		wh_replace_needed(refresh->tmpl, known->relation_oid, known->indexes_md5);
-}
-
-/* Other days share its relation: it cannot be replaced. */
-static void
-refuse_combined_day(const WhRefresh *refresh, const WhLedgerDay *known)
-{
-	if (known->combined_table != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the day is in the combined table \"%s.%s\"",
-						refresh->schema, known->combined_table),
-				 errdetail("%s of template \"%s\" is no relation of its own any more.",
-						   wh_date_text(refresh->date), refresh->tmpl->name)));
+		wh_replace_needed(refresh->tmpl, refresh->tmpl->columns, known->relation_oid,
+						  known->indexes_md5);
 }
 
 static void
@@ -96,7 +96,6 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 {
 	WhLedgerDay known = read_known_day(refresh);
 
-	refuse_combined_day(refresh, &known);
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;
@@ -107,6 +106,7 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 											  wh_replace_temporary_name(refresh->relname));
 		target->known_oid = InvalidOid;
 	}
+	target->leaf = refresh->leaf;
 	target->columns = refresh->tmpl->columns;
 	target->definition = day_definition(refresh);
 	target->indexes = wh_template_indexes(refresh->tmpl, target->schema, target->relname);
@@ -145,16 +145,30 @@ static void
 check_template(const WhRefresh *refresh)
 {
 	const WhLoadedDay *day = refresh->day;
-	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version)};
+	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version),
+	WH_BOOL(refresh->tmpl->in_tree)};
 
-	if (wh_query("SELECT version = $2 FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
+	if (wh_query("SELECT version = $2, (layout = 'partitions') <> $3"
+				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
 				 lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("template \"%s\" was deleted while a day was loaded", refresh->tmpl->name)));
+	if (wh_get_bool(0, 2))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the layout of template \"%s\" changed while a day was loaded", refresh->tmpl->name)));
 	if (!wh_get_bool(0, 1))
 		wh_template_views_check_day(wh_template_read(refresh->tmpl->name), refresh->schema,
 									day->created ? day->relid : day->transient);
+}
+
+static WhLoadedDay *
+load(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream)
+{
+	if (refresh->late != NULL)
+		return wh_late_stage(refresh, wh_day_next, stream);
+	return wh_load_day(target, wh_day_next, stream);
 }
 
 /* The part that waits for the tenant; its memory goes when it is done. */
@@ -164,11 +178,13 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	MemoryContext result_context = CurrentMemoryContext;
 	MemoryContext work_context = AllocSetContextCreate(result_context, "wh_worker refresh",
 													   ALLOCSET_DEFAULT_SIZES);
-	WhDayTarget target;
+	WhDayTarget target = {0};
 	WhDayStream *stream;
 
+	refresh->late = wh_late_find(refresh->tmpl->name, refresh->schema, refresh->date);
 	MemoryContextSwitchTo(work_context);
-	fill_target(refresh, &target);
+	if (refresh->late == NULL)
+		fill_target(refresh, &target);
 	wh_spi_begin();
 	check_subscription(refresh, false);
 	wh_spi_end();
@@ -177,9 +193,10 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
 
 	MemoryContextSwitchTo(result_context);
-	refresh->day = wh_load_day(&target, wh_day_next, stream);
+	refresh->day = load(refresh, &target, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
-	refresh->is_new = refresh->day->created && !OidIsValid(refresh->replaced_oid);
+	refresh->is_new = refresh->day->created && refresh->late == NULL &&
+		!OidIsValid(refresh->replaced_oid);
 	MemoryContextDelete(work_context);
 }
 
@@ -207,6 +224,20 @@ judge(WhRefresh *refresh)
 		wh_load_ready(refresh->day);
 }
 
+static WhLeaf *
+leaf_of(const WhRefresh *refresh)
+{
+	WhLeaf	   *leaf;
+
+	if (!refresh->tmpl->in_tree)
+		return NULL;
+	leaf = palloc(sizeof(WhLeaf));
+	leaf->tmpl = refresh->tmpl;
+	leaf->schema = refresh->schema;
+	leaf->first = leaf->last = refresh->date;
+	return leaf;
+}
+
 WhRefresh *
 wh_refresh_fetch(const char *template_name, const char *tenant_name,
 				 const char *schema, DateADT date, int64 job_id,
@@ -219,6 +250,7 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	refresh->schema = pstrdup(schema);
 	refresh->relname = wh_template_day_name(template_name, date);
 	refresh->date = date;
+	refresh->leaf = leaf_of(refresh);
 	refresh->job_id = job_id;
 
 	/* somebody may have dropped it since the subscription was made */
@@ -230,6 +262,18 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	return refresh;
 }
 
+/* The template cannot change any more until the commit. */
+void
+wh_refresh_prepare(WhRefresh *refresh, List **tables)
+{
+	if (refresh->late == NULL || refresh->kept_old)
+		return;
+	wh_spi_begin();
+	check_template(refresh);
+	wh_spi_end();
+	wh_late_prepare(refresh, tables);
+}
+
 /* All but the exchange of files, which comes last of all. */
 static void
 put_in_place(WhRefresh *refresh)
@@ -238,7 +282,9 @@ put_in_place(WhRefresh *refresh)
 
 	if (OidIsValid(refresh->replaced_oid))
 		wh_replace_finish(refresh->tmpl, refresh->schema, refresh->relname,
-						  refresh->replaced_oid, refresh->day->relid);
+						  refresh->replaced_oid, refresh->day->relid, refresh->leaf);
+	else if (refresh->day->created && refresh->leaf != NULL)
+		wh_leaf_attach(refresh->leaf, refresh->day->relid);
 	if (refresh->day->created)
 		wh_publish_grant(refresh->schema, refresh->relname);
 	rows = wh_ledger_write(refresh);
@@ -256,6 +302,8 @@ wh_refresh_finish(WhRefresh *refresh)
 	wh_ledger_read(refresh, true, &known);
 	if (refresh->kept_old)
 		wh_ledger_keep(refresh);
+	else if (refresh->late != NULL)
+		wh_late_finish(refresh, known.relation_oid);
 	else
 	{
 		check_template(refresh);

@@ -1,20 +1,24 @@
 /*
- * replace.c: a day of an older shape, or with older indexes, loaded again.
+ * replace.c: a day of an older shape, or with older indexes, loaded again; and
+ * the table of a month or year likewise.
  *
  * The files of two relations can be swapped only if they have the same columns
- * and indexes.  Where they have not, the day is loaded as a new relation under
- * a temporary name, and here takes the place of the old one.
+ * and indexes.  Where they have not, or where the layout of the template has
+ * changed, the day is loaded as a new relation under a temporary name, and here
+ * takes the place of the old one.
  *
- * Called by refresh.c, before it writes the ledger.  May not fetch, and drops
- * nothing on which something of a user's depends.
+ * Called by refresh.c, late.c and convert.c, before they write the ledger.  May
+ * not fetch, and drops nothing on which something of a user's depends.
  *
  * Locks: the advisory lock of the tenant view; then, politely and all in one
- * attempt, as readers do: the tenant view, the old relation.
+ * attempt, as readers do: the tenant view, the part of the tree that the old
+ * relation is in, the old relation.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "common/md5.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
@@ -25,6 +29,7 @@
 #include "publish.h"
 #include "replace.h"
 #include "sqlutil.h"
+#include "tree.h"
 #include "user_views.h"
 #include "view.h"
 
@@ -37,17 +42,21 @@ typedef struct Replacement
 	const char *relname;
 	Oid			old_relid;
 	Oid			new_relid;
+	const WhLeaf *leaf;			/* what the new one becomes, or NULL */
 	WhView		view;
-	bool		is_in_view;		/* the old relation is read by the tenant view */
+	bool		view_changes;	/* it has to read the new one instead of the old one */
 } Replacement;
 
 bool
-wh_replace_needed(const WhTemplate *tmpl, Oid relid, const char *indexes_md5_of_day)
+wh_replace_needed(const WhTemplate *tmpl, TupleDesc columns, Oid relid,
+				  const char *indexes_md5_of_day)
 {
 	char		md5[33];
 	const char *problem = NULL;
 
-	if (!wh_view_relation_has_columns(relid, tmpl->columns))
+	if (OidIsValid(wh_tree_parent(relid)) != tmpl->in_tree)
+		return true;
+	if (!(tmpl->in_tree ? wh_leaf_has_shape(tmpl, relid) : wh_view_relation_has_columns(relid, columns)))
 		return true;
 	if (indexes_md5_of_day == NULL)
 		return false;
@@ -71,23 +80,56 @@ one_oid(Oid oid)
 	return PointerGetDatum(construct_array(&value, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
-/* Lets the tenant view of the ledger read the new relation for the old one. */
+static bool
+is_member(const WhView *view, Oid relid)
+{
+	for (uint64 i = 0; i < view->nmembers; i++)
+		if (view->members[i].relid == relid)
+			return true;
+	return false;
+}
+
+static void
+remove_member(WhView *view, Oid relid)
+{
+	uint64		kept = 0;
+
+	for (uint64 i = 0; i < view->nmembers; i++)
+		if (view->members[i].relid != relid)
+			view->members[kept++] = view->members[i];
+	view->nmembers = kept;
+}
+
+static void
+add_member(WhView *view, Oid relid)
+{
+	WhMember	member = {relid, get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)};
+
+	view->members = view->nmembers == 0 ? palloc(sizeof(WhMember)) :
+		repalloc(view->members, sizeof(WhMember) * (view->nmembers + 1));
+	view->members[view->nmembers++] = member;
+}
+
+/*
+ * Lets the tenant view of the ledger read the new relation for the old one.
+ * From one leaf to another it reads the part, before and after.
+ */
 static void
 read_view(Replacement *replacement)
 {
 	WhView	   *view = &replacement->view;
 	Oid			known_oid = wh_publish_read_tenant_view(view, replacement->tmpl, replacement->schema);
+	Oid			reader = replacement->leaf != NULL ?
+		wh_tree_part(replacement->tmpl->name, replacement->schema) : replacement->new_relid;
+	bool		was_member = is_member(view, replacement->old_relid) ||
+		OidIsValid(wh_tree_parent(replacement->old_relid));
 
-	if (!OidIsValid(view->relid) || view->relid != known_oid)
+	if (!OidIsValid(view->relid) || view->relid != known_oid || !was_member)
 		return;
-	for (uint64 i = 0; i < view->nmembers; i++)
-	{
-		if (view->members[i].relid != replacement->old_relid)
-			continue;
-		replacement->is_in_view = true;
-		view->members[i].relid = replacement->new_relid;
-		view->members[i].relname = get_rel_name(replacement->new_relid);
-	}
+	remove_member(view, replacement->old_relid);
+	if (!is_member(view, reader))
+		add_member(view, reader);
+	replacement->view_changes = !wh_view_is_up_to_date(view);
 }
 
 /* Indexes were made in the order of the template, under the temporary name. */
@@ -105,48 +147,82 @@ rename_indexes(const Replacement *replacement, const char *temporary_name)
 				   wh_quote(lfirst_node(IndexStmt, to)->idxname));
 }
 
-/* The tenant view, if it reads the old relation, is locked already. */
+static const char *
+kind_of(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_MATVIEW ? "MATERIALIZED VIEW" : "TABLE";
+}
+
+/*
+ * What is no longer in the tree is not in a public view of its root either,
+ * which has to become the union of tenant views then.
+ */
+static void
+change_views(Replacement *replacement)
+{
+	if (!replacement->view_changes || !wh_view_exists(&replacement->view))
+		return;
+	wh_view_create(&replacement->view);
+	wh_publish_public_view(replacement->tmpl->name);
+}
+
+/* The tenant view, if it changes, is locked already. */
 static void
 attempt(void *arg)
 {
 	Replacement *replacement = arg;
 	char	   *temporary_name = get_rel_name(replacement->new_relid);
+	const char *kind = kind_of(replacement->new_relid);
 	WhSavedRelation *saved;
 
-	wh_politely_lock(replacement->old_relid);
-	if (replacement->is_in_view && wh_view_exists(&replacement->view))
-		wh_view_create(&replacement->view);
+	wh_tree_lock_leaf(replacement->old_relid);
+	change_views(replacement);
 	wh_user_views_refuse(one_oid(replacement->old_relid),
-						 psprintf("materialized view \"%s.%s\" cannot be made anew",
+						 psprintf("%s \"%s.%s\" cannot be made anew",
+								  get_rel_relkind(replacement->old_relid) == RELKIND_MATVIEW ? "materialized view" : "table",
 								  replacement->schema, replacement->relname));
 
 	saved = wh_saved_read(replacement->old_relid);
 	wh_saved_apply(saved, replacement->new_relid);
-	wh_utility("DROP MATERIALIZED VIEW %s",
+	wh_utility("DROP %s %s", kind_of(replacement->old_relid),
 			   quote_qualified_identifier(replacement->schema, replacement->relname));
-	wh_utility("ALTER MATERIALIZED VIEW %s RENAME TO %s",
+	wh_utility("ALTER %s %s RENAME TO %s", kind,
 			   quote_qualified_identifier(replacement->schema, temporary_name),
 			   wh_quote(replacement->relname));
 	rename_indexes(replacement, temporary_name);
+	if (replacement->leaf != NULL)
+		wh_leaf_attach(replacement->leaf, replacement->new_relid);
+}
+
+/* The view has to be able to read the part before anything is attached to it. */
+static void
+replace(void *arg)
+{
+	Replacement *replacement = arg;
+	const WhTemplate *tmpl = replacement->tmpl;
+
+	if (replacement->leaf != NULL)
+		(void) wh_tree_ensure(tmpl, replacement->schema);
+	wh_publish_lock(tmpl->name, replacement->schema);
+	/* the day was loaded for the template as it was; the view is as it is now */
+	replacement->tmpl = wh_template_read(tmpl->name);
+	replacement->view_changes = false;
+	read_view(replacement);
+	replacement->tmpl = tmpl;
+	wh_politely(replacement->view_changes ? replacement->view.relid : InvalidOid, attempt, replacement);
 }
 
 void
 wh_replace_finish(const WhTemplate *tmpl, const char *schema, const char *relname,
-				  Oid old_relid, Oid new_relid)
+				  Oid old_relid, Oid new_relid, const WhLeaf *leaf)
 {
 	Replacement replacement = {
 		.tmpl = tmpl, .schema = schema, .relname = relname,
-		.old_relid = old_relid, .new_relid = new_relid
+		.old_relid = old_relid, .new_relid = new_relid, .leaf = leaf
 	};
 
 	wh_spi_begin();
-	wh_publish_lock(tmpl->name, schema);
-	/* the day was loaded for the template as it was; the view is as it is now */
-	replacement.tmpl = wh_template_read(tmpl->name);
-	read_view(&replacement);
-	replacement.tmpl = tmpl;
-	wh_politely(replacement.is_in_view ? replacement.view.relid : old_relid,
-				attempt, &replacement);
+	wh_politely(InvalidOid, replace, &replacement);
 	CommandCounterIncrement();
 	wh_spi_end();
 }

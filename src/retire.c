@@ -25,6 +25,7 @@
 #include "publish.h"
 #include "retire.h"
 #include "sqlutil.h"
+#include "tree.h"
 
 void
 wh_retire_lock_names(const WhRetirement *retirement)
@@ -66,29 +67,31 @@ forget(const WhRetirement *retirement)
 			 " WHERE template_name = $1 AND target_schema = $2 AND start_date < $3", 3, args);
 }
 
-/* A person may rename it until it is locked; then it is no longer ours. */
+/*
+ * Dropped, or left to the user; what is a leaf of a tree leaves that first.  The
+ * views no longer read it, but a tenant view may read the part that it is in.  A
+ * person may rename it until it is locked; then it is no longer ours.
+ */
 static void
-drop_relation(const WhRetirement *retirement, const WhRetiree *relation)
+let_go(const WhRetirement *retirement, const WhRetiree *relation)
 {
-	wh_politely_lock(relation->relid);
+	Oid			part = wh_tree_parent(relation->relid);
+	char	   *name = quote_qualified_identifier(retirement->schema, relation->relname);
+
+	if (!retirement->drop && !OidIsValid(part))
+		return;
+	wh_tree_lock_leaf(relation->relid);
 	if (get_relname_relid(relation->relname, get_namespace_oid(retirement->schema, false)) != relation->relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
 						retirement->schema, relation->relname)));
-	wh_utility("DROP %s %s", relation->is_table ? "TABLE" : "MATERIALIZED VIEW",
-			   quote_qualified_identifier(retirement->schema, relation->relname));
-}
-
-/*
- * The views no longer read it.  One that is a part of another relation has to
- * leave that here, before it is dropped or left alone.
- */
-static void
-let_go(const WhRetirement *retirement, const WhRetiree *relation)
-{
 	if (retirement->drop)
-		drop_relation(retirement, relation);
+		wh_utility("DROP %s %s", relation->is_table ? "TABLE" : "MATERIALIZED VIEW", name);
+	else
+		wh_utility("ALTER TABLE %s DETACH PARTITION %s",
+				   quote_qualified_identifier(get_namespace_name(get_rel_namespace(part)), get_rel_name(part)),
+				   name);
 }
 
 typedef struct Attempt

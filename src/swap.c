@@ -10,7 +10,7 @@
  * What belongs to the relation and not to its content stays as it is: OID,
  * owner, grants, comments, options, what depends on it, the CLUSTER mark.
  *
- * Materialized views only: tables have constraints and predicate locks too.
+ * Materialized views, and tables that are leaves of a tree.
  *
  * Locks: ShareUpdateExclusiveLock on the relation, its indexes and its TOAST
  * table while the heap is filled; then AccessExclusiveLock on the relation,
@@ -40,6 +40,7 @@
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/predicate.h"
 #include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -587,6 +588,9 @@ exchange_under_lock(void *arg)
 
 	CheckTableNotInUse(day, "refresh");
 	lock_parts(day, AccessExclusiveLock);
+	/* of a serializable transaction that has read it, as core does */
+	if (day->rd_rel->relkind == RELKIND_RELATION)
+		TransferPredicateLocksToHeapRelation(day);
 	table_close(day, NoLock);
 
 	exchange_all_files(exchange);

@@ -349,6 +349,15 @@ wh_template_column_definition_list(const WhTemplate *tmpl)
 	return list.data;
 }
 
+AttrNumber
+wh_template_find_column(TupleDesc columns, const char *name)
+{
+	for (int i = 0; name != NULL && i < columns->natts; i++)
+		if (strcmp(NameStr(TupleDescAttr(columns, i)->attname), name) == 0)
+			return i + 1;
+	return 0;
+}
+
 /* ---- query ---- */
 
 /* What keeps a SELECT from being a mere subquery, or NULL. */
@@ -552,7 +561,8 @@ wh_template_read(const char *name)
 	WhArg		args[] = {WH_TEXT(name)};
 
 	wh_spi_begin();
-	if (wh_query("SELECT template_name, version, query_template, column_definitions, indexes"
+	if (wh_query("SELECT template_name, version, query_template, column_definitions, indexes,"
+				 " layout OPERATOR(pg_catalog.=) 'partitions', date_column"
 				 " FROM _wh.mv_templates WHERE template_name OPERATOR(pg_catalog.=) $1",
 				 1, args) == 0)
 		ereport(ERROR,
@@ -564,8 +574,11 @@ wh_template_read(const char *name)
 	tmpl->query_template = wh_get_text(cxt, 0, 3);
 	tmpl->column_definitions = wh_get_text(cxt, 0, 4);
 	tmpl->indexes = wh_get_text(cxt, 0, 5);
+	tmpl->in_tree = wh_get_bool(0, 6);
+	tmpl->date_column = wh_get_text(cxt, 0, 7);
 	wh_spi_end();
 
 	tmpl->columns = wh_template_parse_columns(tmpl->name, tmpl->column_definitions);
+	tmpl->date_attnum = wh_template_find_column(tmpl->columns, tmpl->date_column);
 	return tmpl;
 }

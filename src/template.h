@@ -18,6 +18,9 @@ typedef struct WhTemplate
 	char	   *query_template; /* as written */
 	char	   *column_definitions;
 	char	   *indexes;
+	bool		in_tree;		/* layout partitions */
+	char	   *date_column;	/* NULL: none was named */
+	AttrNumber	date_attnum;	/* of it, in columns; 0 if there is none */
 	TupleDesc	columns;		/* parsed column_definitions */
 } WhTemplate;
 
@@ -30,6 +33,9 @@ extern WhTemplate *wh_template_read(const char *name);
  */
 extern TupleDesc wh_template_parse_columns(const char *template_name,
 										   const char *column_definitions);
+
+/* The number of the column of that name; 0 if there is none, or name is NULL. */
+extern AttrNumber wh_template_find_column(TupleDesc columns, const char *name);
 
 /* The one SELECT, without semicolon and what follows it; ERROR 42601/22023. */
 extern char *wh_template_cut_query(const char *template_name, const char *query_template);

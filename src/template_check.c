@@ -15,10 +15,14 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "clock.h"
@@ -116,11 +120,15 @@ static WhTemplate
 template_of_tuple(HeapTuple tuple, TupleDesc desc)
 {
 	WhTemplate	tmpl = {0};
+	char	   *layout;
 
 	tmpl.name = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "template_name"));
 	tmpl.query_template = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "query_template"));
 	tmpl.column_definitions = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "column_definitions"));
 	tmpl.indexes = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "indexes"));
+	tmpl.date_column = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "date_column"));
+	layout = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "layout"));
+	tmpl.in_tree = layout != NULL && strcmp(layout, "partitions") == 0;
 	return tmpl;
 }
 
@@ -173,6 +181,38 @@ check_settings(HeapTuple tuple, HeapTuple old_tuple, TupleDesc desc)
 	check_tablespace(tuple, old_tuple, desc, "year_tablespace");
 }
 
+static bool
+is_date_type(Oid type)
+{
+	return type == DATEOID || type == TIMESTAMPOID || type == TIMESTAMPTZOID;
+}
+
+/* A date column is checked in the layout that does not need it as well. */
+static void
+check_layout(const WhTemplate *tmpl)
+{
+	TupleDesc	columns = wh_template_parse_columns(tmpl->name, tmpl->column_definitions);
+	AttrNumber	attnum = wh_template_find_column(columns, tmpl->date_column);
+
+	if (tmpl->in_tree && tmpl->date_column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("layout \"partitions\" of template \"%s\" needs a date_column", tmpl->name),
+				 errhint("Name the column that tells the day of a row.")));
+	if (tmpl->date_column == NULL)
+		return;
+	if (attnum == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("date_column \"%s\" is no column of template \"%s\"", tmpl->date_column, tmpl->name)));
+	if (!is_date_type(TupleDescAttr(columns, attnum - 1)->atttypid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("date_column \"%s\" of template \"%s\" is of type %s", tmpl->date_column, tmpl->name,
+						format_type_be(TupleDescAttr(columns, attnum - 1)->atttypid)),
+				 errhint("It has to be date, timestamp or timestamptz.")));
+}
+
 static void
 check_template(const WhTemplate *tmpl)
 {
@@ -181,6 +221,7 @@ check_template(const WhTemplate *tmpl)
 	(void) wh_template_cut_query(tmpl->name, tmpl->query_template);
 	(void) wh_template_parse_columns(tmpl->name, tmpl->column_definitions);
 	(void) wh_template_indexes(tmpl, "s", "v");
+	check_layout(tmpl);
 }
 
 static int64
@@ -234,6 +275,29 @@ check_rename(const WhTemplate *old, const WhTemplate *new)
 							"Write it under a new name as well, or drop these days first with _wh.drop_day().");
 }
 
+static Oid
+oid_of_tuple(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	bool		isnull;
+	Datum		oid = SPI_getbinval(tuple, desc, SPI_fnumber(desc, column), &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(oid);
+}
+
+/* The tree is divided by it. */
+static void
+check_date_column_stays(const WhTemplate *old, const WhTemplate *new, Oid tree)
+{
+	if (!OidIsValid(tree) || get_rel_relkind(tree) != RELKIND_PARTITIONED_TABLE ||
+		(new->date_column != NULL && strcmp(old->date_column, new->date_column) == 0))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("date_column of template \"%s\" cannot change while days are in its partition tree", old->name),
+			 errhint("Move the template with _wh.convert_layout(%s, 'matviews'), change it, and move it back.",
+					 quote_literal_cstr(old->name))));
+}
+
 /* Whether days that were loaded before are outdated. */
 static bool
 content_changed(const WhTemplate *old, const WhTemplate *new)
@@ -261,17 +325,12 @@ finish_insert(HeapTuple tuple, TupleDesc desc)
 	return version >= 1 ? tuple : set_column(tuple, desc, "version", Int32GetDatum(1));
 }
 
-/* publish.c noting its view is no change of the template. */
+/* Noting what we made is no change of the template. */
 static bool
-view_differs(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc)
+relations_differ(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc)
 {
-	bool		old_isnull;
-	bool		isnull;
-	int			attnum = SPI_fnumber(desc, "view_oid");
-	Datum		old_view = SPI_getbinval(old_tuple, desc, attnum, &old_isnull);
-	Datum		view = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return old_isnull != isnull || (!isnull && old_view != view);
+	return oid_of_tuple(old_tuple, desc, "view_oid") != oid_of_tuple(tuple, desc, "view_oid") ||
+		oid_of_tuple(old_tuple, desc, "tree_oid") != oid_of_tuple(tuple, desc, "tree_oid");
 }
 
 static HeapTuple
@@ -279,7 +338,7 @@ finish_update(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc, bool changed
 {
 	int32		version = version_of_tuple(old_tuple, desc) + (changed ? 1 : 0);
 
-	if (!changed && view_differs(old_tuple, tuple, desc))
+	if (!changed && relations_differ(old_tuple, tuple, desc))
 		return tuple;
 	tuple = set_column(tuple, desc, "version", Int32GetDatum(version));
 	return set_column(tuple, desc, "updated_at",
@@ -328,6 +387,7 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	check_template(&new);
 	check_settings(trigger->tg_newtuple, trigger->tg_trigtuple, desc);
 	check_rename(&old, &new);
+	check_date_column_stays(&old, &new, oid_of_tuple(trigger->tg_trigtuple, desc, "tree_oid"));
 	return PointerGetDatum(finish_update(trigger->tg_trigtuple, trigger->tg_newtuple, desc,
 										 content_changed(&old, &new)));
 }

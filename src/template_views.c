@@ -33,6 +33,7 @@
 #include "sqlutil.h"
 #include "template.h"
 #include "template_views.h"
+#include "tree.h"
 #include "user_views.h"
 #include "view.h"
 
@@ -358,6 +359,12 @@ check_isolation(const char *template_name)
 						template_name)));
 }
 
+static void
+follow_in_tree(void *arg)
+{
+	wh_tree_follow(arg);
+}
+
 void
 wh_template_views_follow(const char *template_name, Oid invoker)
 {
@@ -371,8 +378,9 @@ wh_template_views_follow(const char *template_name, Oid invoker)
 	lock_names(template_name, schemas, n);
 	views.tmpl = wh_template_read(template_name);
 	read_views(&views, schemas, n);
+	wh_politely(InvalidOid, follow_in_tree, views.tmpl);
 	for (int i = 0; i < views.ntenants; i++)
-		for (uint64 day = 0; day < views.tenants[i].nmembers; day++)
+		for (uint64 day = 0; day < views.tenants[i].nmembers + views.tenants[i].nrefused; day++)
 			check_day_is_readable(views.tmpl, &views.tenants[i].members[day]);
 	remake(&views);
 	for (int i = 0; i < n; i++)

@@ -199,7 +199,8 @@ apply_owner(const WhSavedRelation *saved, Oid relid)
 	ReleaseSysCache(tuple);
 	if (!same)
 		wh_utility("ALTER %s %s OWNER TO %s",
-				   relkind == RELKIND_VIEW ? "VIEW" : "MATERIALIZED VIEW",
+				   relkind == RELKIND_VIEW ? "VIEW" :
+				   relkind == RELKIND_MATVIEW ? "MATERIALIZED VIEW" : "TABLE",
 				   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 											  get_rel_name(relid)),
 				   wh_quote(GetUserNameFromId(saved->owner, false)));
