@@ -52,6 +52,7 @@ typedef struct WhCombine
 	int			nmissing;
 	DateADT    *missing;
 	Oid			relid;
+	char	   *tablespace;		/* that the template wants it in, or NULL */
 	int64		rows;
 	int64		bytes;
 	double		copy_seconds;
@@ -66,6 +67,9 @@ typedef struct WhCombine
  * allocates is in the context of the caller.
  */
 extern void wh_combine(WhCombine *combine);
+
+/* What came of it, for people, on one line. */
+extern char *wh_combine_summary(const WhCombine *combine);
 
 /*
  * Makes the table "relname" with the columns and indexes of "tmpl" and copies the
