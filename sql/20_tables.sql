@@ -329,7 +329,7 @@ COMMENT ON COLUMN _wh.day_loads.tenant_name IS 'The tenant it came from';
 COMMENT ON COLUMN _wh.day_loads.relation IS 'Name of the day relation in target_schema, or of the table of its month or year that many days share';
 COMMENT ON COLUMN _wh.day_loads.relation_oid IS 'OID of that relation; NULL while there is none';
 COMMENT ON COLUMN _wh.day_loads.relation_file IS 'Its file (relfilenode) as we loaded it';
-COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation, see last_error), combined (in the table of its month or year), failed (there is no content) or missing (a person took its relation away)';
+COMMENT ON COLUMN _wh.day_loads.state IS 'loaded (in its relation), published (in the views), suspect (in its relation or table, see last_error), combined (in the table of its month or year), failed (there is no content) or missing (a person took its relation away)';
 COMMENT ON COLUMN _wh.day_loads.in_views IS 'Whether its relation is in the views';
 COMMENT ON COLUMN _wh.day_loads.counted IS 'Whether views and counters of the subscription know of it; false asks for a publication';
 COMMENT ON COLUMN _wh.day_loads.rows IS 'Rows: as the tenant counted them, as received and as loaded';
@@ -340,7 +340,7 @@ COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template tha
 COMMENT ON COLUMN _wh.day_loads.indexes_md5 IS 'MD5 of the template''s indexes that it was loaded with';
 COMMENT ON COLUMN _wh.day_loads.job_id IS 'The job that loaded it; NULL for a call that ran at once';
 COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it did not';
-COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect or missing';
+COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect, missing or kept out of the view of its tenant';
 
 CREATE TABLE _wh.job_run_details (
 	jobid bigint,

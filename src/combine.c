@@ -179,15 +179,14 @@ create_table(WhCombine *combine)
 }
 
 /* A key of a day need not be one of a year. */
-void
-wh_combine_report_duplicate_key(const char *template_name, const char *period,
-								const char *index_name, const char *detail)
+static void
+report_duplicate_key(const WhCombine *combine, const char *index_name, const ErrorData *error)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("the key of index \"%s\" is unique in each day of template \"%s\", but not over %s",
-					index_name, template_name, period),
-			 detail != NULL ? errdetail("%s", detail) : 0,
+					index_name, combine->template_name, combine->period),
+			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
 			 errhint("Nothing was changed. Add a column that tells the days apart to that index in the template, or leave out UNIQUE.")));
 }
 
@@ -210,8 +209,7 @@ build_index(const WhCombine *combine, IndexStmt *index)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		wh_combine_report_duplicate_key(combine->template_name, combine->period,
-										index_name, error->detail);
+		report_duplicate_key(combine, index_name, error);
 	}
 	PG_END_TRY();
 }

@@ -89,10 +89,6 @@ extern char *wh_combine_day_expression(const WhTemplate *tmpl, Oid relid);
 /* The leaf that the table of the period becomes in a tree. */
 extern WhLeaf wh_combine_leaf(const WhCombine *combine);
 
-/* 23505: a unique key of days does not hold over the period. */
-extern void wh_combine_report_duplicate_key(const char *template_name, const char *period,
-											const char *index_name, const char *detail) pg_attribute_noreturn();
-
 /*
  * combine_members.c: locks the names of the period and what is loaded of it,
  * and fills in the members, or already_combined.
