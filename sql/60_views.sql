@@ -42,7 +42,8 @@ ORDER BY c.tenant_name;
 COMMENT ON VIEW _wh.tenant_health IS
 'A row per tenant: closed (all is well, or it failed once or twice), open (it keeps refusing connections and is not asked before retry_at) or half-open (one job may find out whether it can be reached again)';
 
--- The order of the cases is that in which the launcher looks.
+-- The order of the cases is that in which the launcher looks.  Only a refresh
+-- reads its tenant, and so waits for it.
 CREATE VIEW _wh.job_status AS
 SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.target_date, j.backfill_id,
 	s.name AS schedule, j.reason,
@@ -66,11 +67,11 @@ SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.targ
 FROM _wh.jobs j
 LEFT JOIN _wh.schedules s ON s.schedule_id = j.schedule_id
 LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id
-LEFT JOIN _wh.tenant_connections c ON c.tenant_name = j.tenant_name
-LEFT JOIN _wh.tenant_health h ON h.tenant_name = j.tenant_name
+LEFT JOIN _wh.tenant_connections c ON j.kind = 'refresh' AND c.tenant_name = j.tenant_name
+LEFT JOIN _wh.tenant_health h ON h.tenant_name = c.tenant_name
 LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE priority >= 40) AS backfills
-		FROM _wh.jobs WHERE state = 'running' AND tenant_name IS NOT NULL GROUP BY 1) r
-	ON r.tenant_name = j.tenant_name
+		FROM _wh.jobs WHERE state = 'running' AND kind = 'refresh' GROUP BY 1) r
+	ON r.tenant_name = c.tenant_name
 CROSS JOIN (SELECT count(*) FILTER (WHERE priority >= 40) AS backfills FROM _wh.jobs WHERE state = 'running') w
 CROSS JOIN LATERAL (SELECT coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer) AS cap) m
 ORDER BY j.job_id DESC;

@@ -32,6 +32,7 @@
 #include "clock.h"
 #include "combine.h"
 #include "load.h"
+#include "member_rows.h"
 #include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
@@ -404,26 +405,22 @@ build_indexes(const WhCombine *combine)
 	wh_status_phase(WH_PHASE_COMBINING);
 }
 
-/* Text forms in casts and check sums must not depend on who calls. */
-static int
-begin_fixed_settings(void)
+TupleDesc
+wh_combine_columns(const WhTemplate *tmpl)
 {
-	static const char *const settings[][2] = {
-		{"timezone", "UTC"}, {"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"},
-		{"extra_float_digits", "1"}, {"bytea_output", "hex"}, {"xmlbinary", "base64"}
-	};
-	int			nest_level = NewGUCNestLevel();
+	int			natts = tmpl->columns->natts;
+	TupleDesc	columns = CreateTemplateTupleDesc(natts + 1);
 
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	return nest_level;
+	for (int i = 1; i <= natts; i++)
+		TupleDescCopyEntry(columns, i, tmpl->columns, i);
+	TupleDescInitEntry(columns, natts + 1, WH_DATE_COLUMN, DATEOID, -1, 0);
+	return columns;
 }
 
 static void
 make_table(WhCombine *combine)
 {
-	int			nest_level = begin_fixed_settings();
+	int			nest_level = wh_member_rows_begin_settings();
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);

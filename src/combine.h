@@ -65,6 +65,9 @@ typedef struct WhCombine
  */
 extern void wh_combine(WhCombine *combine);
 
+/* The columns of such a table: those of the template and WH_DATE_COLUMN. */
+extern TupleDesc wh_combine_columns(const WhTemplate *tmpl);
+
 /* combine_copy.c: the rows of all members into the new table, and their counts. */
 extern void wh_combine_copy(WhCombine *combine);
 

@@ -39,7 +39,10 @@ extern bool wh_publish_tenant_view(const char *template_name, const char *schema
 /* The same for public.{template} over all tenant views of the template. */
 extern bool wh_publish_public_view(const char *template_name);
 
-/* The schemas with days or views that wait for a publication; names in "context". */
+/*
+ * The schemas with days or views that wait for a publication, or with a part of
+ * a tree that was left; names in "context".
+ */
 extern List *wh_publish_waiting_schemas(const char *template_name, MemoryContext context);
 
 /* Whether the views read days that are gone, or are gone themselves. */

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
@@ -62,7 +63,7 @@ show_job(const WhJob *job)
 	strlcpy(info.job_kind, wh_queue_kind_name(job->kind), sizeof(info.job_kind));
 	if (job->template_name != NULL)
 		strlcpy(info.template_name, job->template_name, NAMEDATALEN);
-	if (job->kind == WH_JOB_REFRESH)
+	if (wh_queue_has_target(job))
 	{
 		strlcpy(info.tenant_name, job->tenant_name, NAMEDATALEN);
 		strlcpy(info.target_schema, job->target_schema, NAMEDATALEN);
@@ -241,7 +242,7 @@ run_publish(const WhJob *job)
 	}
 
 	wh_begin_transaction();
-	wh_publish_public_view(job->template_name);
+	wh_convert_publish(job->template_name);
 	if (first_error == NULL)
 	{
 		/* whoever enqueues another one now waits for this commit */
@@ -252,6 +253,15 @@ run_publish(const WhJob *job)
 	commit_transaction();
 	if (first_error != NULL)
 		ReThrowError(first_error);
+}
+
+/* The new relation, the end of the old one and that of the job are one commit. */
+static void
+run_convert(const WhJob *job)
+{
+	wh_begin_transaction();
+	wh_convert_job(job);
+	commit_transaction();
 }
 
 /* It runs in a process of its own, as the role that scheduled it. */
@@ -302,6 +312,9 @@ run(const WhJob *job)
 			break;
 		case WH_JOB_SQL:
 			run_sql(job);
+			break;
+		case WH_JOB_CONVERT:
+			run_convert(job);
 			break;
 	}
 	disable_timeout(STATEMENT_TIMEOUT, false);
