@@ -20,7 +20,8 @@ extern void wh_convert_job(const WhJob *job);
  * The public view as wh_publish_public_view() makes it, and the end of a
  * partition tree that nothing is in and nothing reads.  Holds the advisory lock
  * of the public view to the commit: whoever moves a relation later enqueues
- * another publication, because by then the job of the caller has ended.
+ * another publication, because by then the job of the caller has ended; what was
+ * moved before, and is still in the views, the caller sees.
  */
 extern void wh_convert_publish(const char *template_name);
 

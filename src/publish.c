@@ -472,6 +472,19 @@ wh_publish_public_view(const char *template_name)
 
 /* ---- what waits for a publication ---- */
 
+/*
+ * The tenant view of "s" reads its part of a tree, though the layout is another
+ * one by now and nothing is in it any more.
+ */
+#define READS_LEFT_PART \
+"EXISTS (SELECT FROM _wh.mv_templates t_" \
+"  JOIN pg_catalog.pg_rewrite r_ ON r_.ev_class = s.view_oid" \
+"  JOIN pg_catalog.pg_depend d_ ON d_.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass" \
+"   AND d_.objid = r_.oid AND d_.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass" \
+"   AND d_.refobjid = s.part_oid" \
+" WHERE t_.template_name = s.template_name AND t_.layout = 'matviews'" \
+"   AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i_ WHERE i_.inhparent = s.part_oid))"
+
 List *
 wh_publish_waiting_schemas(const char *template_name, MemoryContext context)
 {
@@ -489,10 +502,7 @@ wh_publish_waiting_schemas(const char *template_name, MemoryContext context)
 				 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
 				 " UNION"
 				 " SELECT s.target_schema FROM _wh.tenant_templates s"
-				 "  JOIN _wh.mv_templates t USING (template_name)"
-				 "  JOIN pg_catalog.pg_class c ON c.oid = s.part_oid AND c.relkind = 'p'"
-				 " WHERE s.template_name = $1 AND t.layout = 'matviews'"
-				 "  AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)"
+				 " WHERE s.template_name = $1 AND " READS_LEFT_PART
 				 " ORDER BY 1", lengthof(args), args);
 	old_context = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < n; i++)
@@ -514,7 +524,7 @@ wh_publish_is_out_of_date(const char *template_name)
 					 " WHERE d.template_name = $1 AND NOT d.counted AND d.relation_oid IS NULL"
 					 " UNION ALL"
 					 " SELECT FROM _wh.tenant_templates s"
-					 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+					 " WHERE s.template_name = $1 AND (" WH_TENANT_VIEW_IS_GONE " OR " READS_LEFT_PART ")"
 					 " LIMIT 1", lengthof(args), args) > 0;
 	wh_spi_end();
 	return found;

@@ -45,7 +45,7 @@ extern bool wh_publish_public_view(const char *template_name);
  */
 extern List *wh_publish_waiting_schemas(const char *template_name, MemoryContext context);
 
-/* Whether the views read days that are gone, or are gone themselves. */
+/* Whether the views read what is gone, or a part of a tree that was left, or are gone themselves. */
 extern bool wh_publish_is_out_of_date(const char *template_name);
 
 /* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */

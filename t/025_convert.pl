@@ -334,13 +334,13 @@ $production->start;
 sql($node, "UPDATE _wh.tenant_connections SET quiet_hours = NULL, active = true");
 start_readers();
 convert('events', 'matviews');
-is(load('events', '2025-02-01', '2025-02-05', 'all'), 'succeeded', 'days are loaded meanwhile');
+is(load('events', '2025-02-01', '2025-02-04', 'all'), 'succeeded', 'days are loaded meanwhile');
 ends('events', 'and all is moved');
 is(sql($node, misplaced('events')), 0, 'all of it');
 readers_were_right('out of the tree');
 is(sql($node, "SELECT count(*) FROM pg_class WHERE relname LIKE 'events tree%'"), 0, 'the tree is gone');
+is(contents('events'), $before{events}, 'same content');
 relations_are_right('loads meanwhile');
-$before{events} = contents('events');
 
 convert('events', 'partitions');
 $production->safe_psql($_, "INSERT INTO events SELECT 90000 + n, timestamp '2025-02-06 10:00' + n * interval '1 second', 'k', 1, 'p' FROM generate_series(1, 5) AS n") foreach values %database;
@@ -402,5 +402,24 @@ convert('zoned', 'matviews');
 ends('zoned', 'the rest is moved');
 is(sql($node, "SELECT count(*) FROM pg_class WHERE relname LIKE 'zoned tree%'"), 0, 'and the tree gone');
 relations_are_right('by hand');
+
+# ---- a month: rows of another day of it, and its tablespace
+
+my $month = quoted("o'shop x", 'zoned_2025_01');
+$before{zoned} = checksum($node, 'SELECT * FROM public.zoned');
+sql($node, q{SET allow_in_place_tablespaces = on; CREATE TABLESPACE slow LOCATION ''});
+sql($node, "GRANT CREATE ON TABLESPACE slow TO whadmin; ALTER TABLE $month SET TABLESPACE slow");
+sql($node, "UPDATE $month SET seen = seen + interval '1 day' WHERE id = 61");
+convert('zoned', 'partitions');
+ends('zoned', 'a month with a row of another day');
+like(sql($node, "SELECT last_sqlstate || ' ' || last_error FROM _wh.job_status WHERE template_name = 'zoned' AND kind = 'convert' AND state = 'failed'"),
+	qr/23514 1 row of table "o'shop x.zoned_2025_01" is outside of its day: In column "seen" one has 2025-01-04/, 'is refused by name');
+is(sql($node, misplaced('zoned')), 1, 'all others are moved');
+sql($node, "UPDATE $month SET seen = seen - interval '1 day' WHERE id = 61");
+is(convert('zoned', 'partitions'), 1, 'put right, it is left');
+ends('zoned', 'and moved');
+is(checksum($node, 'SELECT * FROM public.zoned'), $before{zoned}, 'same content');
+is(sql($node, "SELECT string_agg(spcname, ' ') FROM pg_class c JOIN pg_tablespace t ON t.oid = reltablespace WHERE c.oid IN ('$month'::regclass, (SELECT indexrelid FROM pg_index WHERE indrelid = '$month'::regclass))" =~ s/o'shop/o''shop/gr),
+	'slow slow', 'in the tablespace it was in');
 
 done_testing();
