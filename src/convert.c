@@ -31,6 +31,7 @@
 #include "combine.h"
 #include "convert.h"
 #include "fetch_day.h"
+#include "ledger.h"
 #include "load.h"
 #include "member_rows.h"
 #include "politely.h"
@@ -194,16 +195,6 @@ find_and_lock(Conversion *conversion)
 
 /* ---- the new relation ---- */
 
-/* The day of a row, by its date column. */
-static char *
-day_of_row(const WhTemplate *tmpl)
-{
-	Oid			type = TupleDescAttr(tmpl->columns, tmpl->date_attnum - 1)->atttypid;
-
-	return psprintf("(%s%s)::pg_catalog.date", wh_quote(tmpl->date_column),
-					type == TIMESTAMPTZOID ? " AT TIME ZONE 'UTC'" : "");
-}
-
 /* Its rows with the columns of the template, and if asked for the date as it has it. */
 static char *
 rows_query(const Conversion *conversion, const char *date)
@@ -262,7 +253,7 @@ check_days_of_rows(const Conversion *conversion)
 	wh_query_once(psprintf("SELECT pg_catalog.count(*), pg_catalog.min(%s)::pg_catalog.text FROM (%s) r"
 						   " WHERE %s IS DISTINCT FROM " WH_DATE_COLUMN,
 						   wh_quote(tmpl->date_column), rows_query(conversion, WH_DATE_COLUMN),
-						   day_of_row(tmpl)), 0, NULL);
+						   wh_leaf_day_expression(tmpl)), 0, NULL);
 	rows = wh_get_int8(0, 1);
 	if (rows > 0)
 		ereport(ERROR,
@@ -299,7 +290,7 @@ check_days(const Conversion *conversion)
 		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
 		"    WHERE template_name = $1 AND target_schema = $2 AND relation_oid = $3) d USING (target_date)"
 		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
-		tmpl->in_tree ? day_of_row(tmpl) : WH_DATE_COLUMN,
+		tmpl->in_tree ? wh_leaf_day_expression(tmpl) : WH_DATE_COLUMN,
 		qualified_name(conversion, conversion->made->relname));
 
 	wh_spi_begin();
@@ -315,7 +306,7 @@ build(Conversion *conversion)
 {
 	int			nest_level = begin_settings(conversion);
 	const char *date = !conversion->is_period || conversion->tmpl->in_tree ? NULL :
-		day_of_row(conversion->tmpl);
+		wh_leaf_day_expression(conversion->tmpl);
 	WhMemberRows *rows;
 	WhDayTarget target;
 
@@ -382,27 +373,6 @@ lock_ledger(const Conversion *conversion)
 		report_change(conversion);
 }
 
-/* Every day gets its share of the bytes, so that sums over days stay right. */
-static void
-write_ledger(const Conversion *conversion)
-{
-	Oid			relid = conversion->made->relid;
-	WhArg		args[] = {
-		SUBSCRIPTION_ARGS(conversion), WH_OID(conversion->relid), WH_OID(relid),
-		WH_OID(wh_load_file(relid)), WH_INT8(wh_load_bytes(relid)), WH_INT8(conversion->rows),
-		WH_INT8(conversion->days), WH_TEXT(conversion->tmpl->indexes)
-	};
-
-	if (wh_query("UPDATE _wh.day_loads"
-				 "   SET relation_oid = $4, relation_file = $5,"
-				 "       bytes = CASE WHEN $7 = 0 THEN $6 / $8"
-				 "         ELSE pg_catalog.round($6::pg_catalog.numeric * rows / $7)::pg_catalog.int8 END,"
-				 "       indexes_md5 = pg_catalog.md5($9), counted = false"
-				 " WHERE template_name = $1 AND target_schema = $2 AND relation_oid = $3",
-				 lengthof(args), args) != (uint64) conversion->days)
-		report_change(conversion);
-}
-
 /*
  * The last ones leave the end to a publication: the public view is made to
  * read the root, or the tree is dropped.  Two that run at once both do, since
@@ -440,7 +410,7 @@ put_in_place(void *arg)
 	wh_replace_finish(tmpl, job->target_schema, conversion->relname, conversion->relid,
 					  conversion->made->relid, tmpl->in_tree ? &conversion->leaf : NULL);
 	wh_publish_grant(job->target_schema, conversion->relname);
-	write_ledger(conversion);
+	wh_ledger_remade(tmpl, conversion->relid, conversion->made->relid);
 	wh_publish_counters(job->template_name, job->target_schema);
 	succeed(conversion, conversion->rows,
 			psprintf(INT64_FORMAT " rows moved to layout %s", conversion->rows,

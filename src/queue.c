@@ -107,7 +107,7 @@ wh_queue_read_unreachable(WhUnreachableCallback callback)
 
 /* In the order of WhJobKind. */
 static const char *const kind_names[] = {
-	"refresh", "publish", "sql", "convert"
+	"refresh", "publish", "sql", "combine_month", "combine_year", "retention", "convert"
 };
 
 static WhJobKind
@@ -128,7 +128,8 @@ wh_queue_kind_name(WhJobKind kind)
 bool
 wh_queue_has_target(const WhJob *job)
 {
-	return job->kind == WH_JOB_REFRESH || job->kind == WH_JOB_CONVERT;
+	return job->kind == WH_JOB_REFRESH || job->kind == WH_JOB_COMBINE_MONTH ||
+		job->kind == WH_JOB_COMBINE_YEAR || job->kind == WH_JOB_CONVERT;
 }
 
 /* What it says is asked for when it runs; NULL if its schedule has gone. */
@@ -204,6 +205,12 @@ wh_queue_describe(const WhJob *job)
 		return psprintf("publish %s", job->template_name);
 	if (job->kind == WH_JOB_SQL)
 		return psprintf("sql %s", job->schedule_name ? job->schedule_name : "of a schedule that is gone");
+	if (job->kind == WH_JOB_RETENTION)
+		return psprintf("retention %s", job->template_name);
+	if (job->kind == WH_JOB_COMBINE_MONTH || job->kind == WH_JOB_COMBINE_YEAR)
+		return psprintf("combine %s %.*s of %s in %s", job->template_name,
+						job->kind == WH_JOB_COMBINE_YEAR ? 4 : 7, wh_date_text(job->target_date),
+						job->tenant_name, job->target_schema);
 	if (job->kind == WH_JOB_CONVERT)
 		return psprintf("convert %s %s of %s in %s", job->template_name,
 						wh_date_text(job->target_date), job->tenant_name, job->target_schema);

@@ -22,6 +22,9 @@ typedef enum WhJobKind
 	WH_JOB_REFRESH,
 	WH_JOB_PUBLISH,
 	WH_JOB_SQL,
+	WH_JOB_COMBINE_MONTH,
+	WH_JOB_COMBINE_YEAR,
+	WH_JOB_RETENTION,
 	WH_JOB_CONVERT,
 } WhJobKind;
 
@@ -32,9 +35,9 @@ typedef struct WhJob
 	int64		schedule_id;	/* 0: no schedule made it */
 	WhJobKind	kind;
 	char	   *template_name;	/* NULL for sql */
-	char	   *tenant_name;	/* of a refresh or conversion, else NULL */
+	char	   *tenant_name;	/* of a refresh, combination or conversion, else NULL */
 	char	   *target_schema;
-	DateADT		target_date;	/* of a conversion: the first day */
+	DateADT		target_date;	/* of what is no refresh: the first day */
 	char	   *command;		/* of an sql job, as its schedule has it now */
 	char	   *username;		/* who runs it */
 	char	   *schedule_name;

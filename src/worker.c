@@ -9,7 +9,7 @@
  * connection to the tenant; after worker_idle_timeout without a job it goes.
  *
  * May not choose jobs, and knows nothing of how a day is fetched (refresh.c)
- * or published (publish.c).
+ * or published (publish.c), or days are combined (combine.c).
  */
 #include "postgres.h"
 
@@ -29,6 +29,8 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "attempt.h"
+#include "combine_job.h"
 #include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
@@ -37,6 +39,7 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -146,6 +149,7 @@ static void
 run_refresh(const WhJob *job)
 {
 	FinishedDay day = {.job = job};
+	List	   *tables = NIL;
 
 	if (job->is_probe)
 		probe(job);
@@ -153,6 +157,7 @@ run_refresh(const WhJob *job)
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, &kept_remote);
+	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();
 }
@@ -186,39 +191,11 @@ publish_both_views(void *arg)
 }
 
 static void
-publish_schema(const char *template_name, const char *schema)
+publish_schema(void *arg)
 {
-	SchemaToPublish publication = {template_name, schema};
-
 	wh_begin_transaction();
-	wh_politely(InvalidOid, publish_both_views, &publication);
+	wh_politely(InvalidOid, publish_both_views, arg);
 	commit_transaction();
-}
-
-/* The error that kept a schema from being published, or NULL; a cancel is raised. */
-static ErrorData *
-try_publish_schema(const char *template_name, const char *schema)
-{
-	ErrorData  *volatile error = NULL;
-
-	PG_TRY();
-	{
-		publish_schema(template_name, schema);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(job_context);
-		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(job_context);
-	}
-	PG_END_TRY();
-	return error;
 }
 
 /*
@@ -235,24 +212,38 @@ run_publish(const WhJob *job)
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	foreach(cell, schemas_to_publish(job->template_name))
 	{
-		ErrorData  *error = try_publish_schema(job->template_name, lfirst(cell));
+		SchemaToPublish publication = {job->template_name, lfirst(cell)};
+		ErrorData  *error = wh_attempt_transactions(publish_schema, &publication);
 
 		if (first_error == NULL)
 			first_error = error;
 	}
 
 	wh_begin_transaction();
-	wh_convert_publish(job->template_name);
+	wh_publish_public_view(job->template_name);
+	commit_transaction();
 	if (first_error == NULL)
 	{
+		wh_begin_transaction();
+		wh_convert_publish(job->template_name);
+		wh_publish_check_complete(job->template_name);
 		/* whoever enqueues another one now waits for this commit */
 		wh_queue_succeed(job, 0, 0, NULL);
 		if (wh_publish_is_out_of_date(job->template_name))
 			(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
+		commit_transaction();
 	}
-	commit_transaction();
-	if (first_error != NULL)
+	else
 		ReThrowError(first_error);
+}
+
+/* The table, what it replaces and the end of the job are one commit. */
+static void
+run_combine(const WhJob *job)
+{
+	wh_begin_transaction();
+	wh_combine_job(job);
+	commit_transaction();
 }
 
 /* The new relation, the end of the old one and that of the job are one commit. */
@@ -312,6 +303,13 @@ run(const WhJob *job)
 			break;
 		case WH_JOB_SQL:
 			run_sql(job);
+			break;
+		case WH_JOB_COMBINE_MONTH:
+		case WH_JOB_COMBINE_YEAR:
+			run_combine(job);
+			break;
+		case WH_JOB_RETENTION:
+			wh_retention_run(job);
 			break;
 		case WH_JOB_CONVERT:
 			run_convert(job);
