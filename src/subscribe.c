@@ -538,7 +538,11 @@ drop_day(void *arg)
 	/* the views may still read a relation that a person renamed */
 	uncounted = wh_get_bool(0, 1);
 	if (day->relations != NIL || (uncounted && OidIsValid(get_namespace_oid(day->schema, true))))
+	{
 		wh_publish_tenant_view(day->template_name, day->schema);
+		/* fewer days may make readable again what would have taken too many locks */
+		wh_publish_public_view(day->template_name);
+	}
 	drop_days(day->relations);
 	wh_publish_counters(day->template_name, day->schema);
 }
