@@ -97,6 +97,8 @@ CREATE TABLE _wh.tenant_templates (
 	last_success timestamptz,
 	view_oid oid,
 	part_oid oid,
+	locks bigint NOT NULL DEFAULT 0,
+	refused_days bigint NOT NULL DEFAULT 0,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (tenant_name, template_name, target_schema),
 	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema)
@@ -116,6 +118,8 @@ COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
 COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
+COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
+COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
 COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
 
 CREATE TABLE _wh.backfills (

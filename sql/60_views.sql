@@ -121,3 +121,54 @@ SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
 COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
+
+-- Who reads a part of a partition tree locks the part, and its root to know the
+-- part's bounds; the public view locks the root once, and of the tenant views
+-- none if it reads the root itself.
+CREATE VIEW _wh.union_health AS
+WITH tenant_view AS (
+	SELECT s.template_name, s.target_schema, s.tenant_name, s.view_oid, s.refused_days,
+		coalesce(c.members, 0) AS members, s.part_oid,
+		coalesce(c.locks, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks,
+		coalesce(c.locks_unfiltered, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks_unfiltered
+	FROM _wh.tenant_templates s
+	LEFT JOIN _wh.count_locks() c USING (template_name, target_schema)
+	WHERE s.view_oid IS NOT NULL
+), public_rule AS MATERIALIZED (
+	SELECT t.template_name, t.view_oid,
+		coalesce(bool_or(d.refclassid = 'pg_proc'::regclass
+			AND d.refobjid = '_wh.refuse_to_read(text)'::regprocedure), false) AS refuses,
+		coalesce(bool_or(c.relkind = 'p'), false) AS reads_tree
+	FROM _wh.mv_templates t
+	JOIN pg_rewrite r ON r.ev_class = t.view_oid
+	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+	LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+	GROUP BY t.template_name, t.view_oid
+), public_view AS (
+	SELECT p.template_name, p.view_oid, p.refuses, m.members,
+		1 + m.locks - CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks,
+		1 + m.locks_unfiltered
+			- CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks_unfiltered
+	FROM public_rule p
+	CROSS JOIN LATERAL (
+		SELECT count(*) AS members, count(v.part_oid) AS parts, coalesce(sum(v.locks), 0) AS locks,
+			coalesce(sum(v.locks_unfiltered), 0) AS locks_unfiltered
+		FROM tenant_view v WHERE v.template_name = p.template_name) m
+), every_view AS (
+	SELECT template_name, target_schema, tenant_name, view_oid, members, locks, locks_unfiltered, refused_days, false AS refuses
+	FROM tenant_view
+	UNION ALL
+	SELECT template_name, 'public', NULL, view_oid, members, locks, locks_unfiltered, 0, refuses
+	FROM public_view
+)
+SELECT v.template_name, v.target_schema, v.tenant_name, v.members,
+	v.locks::bigint AS locks_per_query, v.locks_unfiltered::bigint AS locks_unfiltered,
+	b.lock_budget, b.lock_budget / v.locks::bigint AS readers_at_once,
+	NOT v.refuses AS readable, v.refused_days,
+	(SELECT octet_length(r.ev_action::text) FROM pg_rewrite r
+		WHERE r.ev_class = v.view_oid AND r.rulename = '_RETURN') AS definition_bytes,
+	_wh.lock_advice(v.locks::bigint, v.refused_days, v.refuses) AS advice
+FROM every_view v
+CROSS JOIN (SELECT _wh.lock_budget() AS lock_budget) b
+ORDER BY v.template_name, v.target_schema = 'public', v.target_schema;
+COMMENT ON VIEW _wh.union_health IS 'A row per tenant view and public view (target_schema public): the relations or tenant views it reads, the locks that a query takes (of partitions: one for the last 30 days), the locks that the server has, how many such queries fit at once, and what to do, NULL when all is well';

@@ -19,6 +19,8 @@ BEGIN
 		EXECUTE format('ALTER FUNCTION %s OWNER TO %I', object.name, admin_role);
 		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', object.name);
 	END LOOP;
+	-- Public views that refuse to be read call it as whoever reads them.
+	EXECUTE 'GRANT EXECUTE ON FUNCTION _wh.refuse_to_read(text) TO PUBLIC';
 	EXECUTE 'REVOKE ALL ON SCHEMA _wh FROM PUBLIC';
 	-- CREATE: the partition trees of templates are made there.
 	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA _wh TO %I', admin_role);

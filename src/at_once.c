@@ -11,7 +11,7 @@
  * here.
  *
  * Locks, in this order: the advisory locks of the days, by date, each before
- * its fetch; what publish.c locks; then existing days, by date, from their
+ * its fetch; those of the tables that late.c puts days into; what publish.c locks; then existing days, by date, from their
  * swap to the end of the caller's transaction.
  */
 #include "postgres.h"
@@ -121,6 +121,12 @@ fetch_step(WhOnceCall *call, WhOnceDay *day)
 }
 
 static void
+prepare_step(WhOnceCall *call, WhOnceDay *day)
+{
+	wh_refresh_prepare(day->fetched, &call->tables);
+}
+
+static void
 finish_step(WhOnceCall *call pg_attribute_unused(), WhOnceDay *day)
 {
 	wh_refresh_finish(day->refresh);
@@ -175,6 +181,34 @@ fetch_days(WhOnceCall *call)
 	close_remote(call);
 }
 
+/* Tables of months and years are locked after days, so all days come first. */
+static void
+prepare_days(WhOnceCall *call)
+{
+	for (int i = 0; i < call->ndays; i++)
+	{
+		WhOnceDay  *day = &call->days[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (day->fetched == NULL || attempt(call, day, prepare_step))
+			continue;
+		wh_load_discard(day->fetched->day);
+		day->fetched = NULL;
+		warn_of_failure(call, day);
+		day->ended_at = GetCurrentTimestamp();
+	}
+}
+
+/* What prepare_days() did for it cannot be taken back alone. */
+static void
+refuse_late_day(const WhOnceDay *day)
+{
+	if (day->refresh->late != NULL)
+		ereport(ERROR,
+				(errcode(day->sqlerrcode),
+				 errmsg("%s", day->failure->message)));
+}
+
 /* Puts either the new days in place or those that have a relation. */
 static void
 finish_days(WhOnceCall *call, bool is_new)
@@ -188,6 +222,7 @@ finish_days(WhOnceCall *call, bool is_new)
 			continue;
 		if (!attempt(call, day, finish_step))
 		{
+			refuse_late_day(day);
 			wh_load_discard(day->refresh->day);
 			day->refresh = NULL;
 		}
@@ -296,6 +331,7 @@ void
 wh_once_load(WhOnceCall *call)
 {
 	fetch_days(call);
+	prepare_days(call);
 	wh_politely(InvalidOid, finish, call);
 	for (int i = 0; i < call->ndays; i++)
 		if (call->days[i].fetched != NULL && call->days[i].failure != NULL)

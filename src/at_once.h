@@ -29,6 +29,7 @@ typedef struct WhOnceCall
 	int			ndays;
 	WhOnceDay    *days;			/* by date */
 	WhRemote   *remote;			/* kept from day to day */
+	List	   *tables;			/* of months and years that days went into */
 	const WhOnceDay *unreachable; /* the day for which no connection was had */
 } WhOnceCall;
 

@@ -346,6 +346,30 @@ call_for_relation(char *schema, Oid relid)
 	return call;
 }
 
+/* The name of a day that was combined may be in somebody's script. */
+static void
+report_no_matview(const char *schema, const char *view_name)
+{
+	WhArg		args[] = {WH_TEXT(schema), WH_TEXT(view_name)};
+	bool		combined;
+
+	wh_spi_begin();
+	combined = wh_query("SELECT d.target_date, d.template_name, d.relation FROM _wh.day_loads d"
+						" WHERE d.target_schema = $1 AND d.relation_oid IS NOT NULL AND d.relation <> $2"
+						"   AND _wh.create_mv_name(d.template_name, d.target_date) = $2",
+						lengthof(args), args) > 0;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("materialized view \"%s.%s\" does not exist", schema, view_name),
+			 combined ?
+			 errdetail("%s of template \"%s\" is in the table \"%s.%s\" now.",
+					   wh_date_text(wh_get_date(0, 1)), wh_get_text(CurrentMemoryContext, 0, 2),
+					   schema, wh_get_text(CurrentMemoryContext, 0, 3)) : 0,
+			 combined ?
+			 errhint("Load that day again with _wh.update_mv_by_template().") :
+			 errhint("Create a day with _wh.create_mv_from_template().")));
+}
+
 Datum
 wh_sql_refresh_mv(PG_FUNCTION_ARGS)
 {
@@ -359,10 +383,7 @@ wh_sql_refresh_mv(PG_FUNCTION_ARGS)
 	view_name = wh_tenant_text_arg(fcinfo, 1, "view_name");
 	relid = find_matview(schema, view_name);
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("materialized view \"%s.%s\" does not exist", schema, view_name),
-				 errhint("Create a day with _wh.create_mv_from_template().")));
+		report_no_matview(schema, view_name);
 
 	call = call_for_relation(schema, relid);
 	if (call != NULL)

@@ -9,19 +9,15 @@
  * a crash leaves either the days or the table.  Nothing is dropped before what
  * replaces it is counted and in the view.  Reads no tenant.
  *
- * Locks, in this order: the advisory lock of the table's name, then those of
- * the members, by date, as loads take them; on the members what keeps out
- * everybody who changes them and lets readers be; then, politely and all in one
- * attempt: their ledger rows, what publish.c locks, the members for good.
+ * Locks, in this order: those of combine_members.c; then, politely and all in
+ * one attempt: the ledger rows of the members, what publish.c locks, the members
+ * for good.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "catalog/namespace.h"
-#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "portability/instr_time.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -43,9 +39,6 @@
 
 /* How many missing days an error names. */
 #define NAMED_DAYS 10
-
-/* How often the members may change while we wait for their locks. */
-#define MAX_LOOKS 10
 
 static double
 seconds_since(instr_time start)
@@ -112,20 +105,6 @@ check_subscription(const WhCombine *combine)
 }
 
 static void
-check_date_column_is_free(const WhCombine *combine)
-{
-	TupleDesc	columns = combine->tmpl->columns;
-
-	for (int i = 0; i < columns->natts; i++)
-		if (strcmp(NameStr(TupleDescAttr(columns, i)->attname), WH_DATE_COLUMN) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("template \"%s\" has a column \"" WH_DATE_COLUMN "\", which combined tables add themselves",
-							combine->template_name),
-					 errhint("Give that column another name in column_definitions.")));
-}
-
-static void
 read_request(WhCombine *combine)
 {
 	int			year = combine->year;
@@ -139,74 +118,9 @@ read_request(WhCombine *combine)
 	combine->period = month == 0 ? psprintf("%04d", year) : psprintf("%04d-%02d", year, month);
 	combine->relname = wh_template_period_name(combine->template_name, year, month);
 	check_is_over(combine);
-	check_date_column_is_free(combine);
 }
 
 /* ---- what there is ---- */
-
-static void
-read_members(WhCombine *combine)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {
-		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
-	};
-	uint64		n;
-
-	wh_spi_begin();
-	n = wh_query("SELECT c.oid, c.relname, c.relkind = 'r', bool_or(d.state = 'combined'),"
-				 "       min(d.target_date), max(d.target_date), count(*)::integer,"
-				 "       sum(d.rows)::bigint, sum(d.bytes)::bigint"
-				 "  FROM _wh.day_loads d"
-				 "  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-				 "   AND c.relkind IN ('m', 'r')"
-				 "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-				 " WHERE d.template_name = $1 AND d.target_schema = $2"
-				 "   AND d.target_date BETWEEN $3 AND $4"
-				 " GROUP BY c.oid, c.relname, c.relkind ORDER BY min(d.target_date)",
-				 lengthof(args), args);
-	combine->nmembers = (int) n;
-	combine->members = MemoryContextAllocZero(cxt, sizeof(WhCombineMember) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		WhCombineMember *member = &combine->members[i];
-
-		member->relid = wh_get_oid(i, 1);
-		member->relname = wh_get_text(cxt, i, 2);
-		member->is_table = wh_get_bool(i, 3);
-		member->is_combined = wh_get_bool(i, 4);
-		member->first = wh_get_date(i, 5);
-		member->last = wh_get_date(i, 6);
-		member->days = wh_get_int4(i, 7);
-		member->ledger_rows = wh_get_int8(i, 8);
-		member->ledger_bytes = wh_get_int8(i, 9);
-	}
-	wh_spi_end();
-}
-
-/*
- * A month is combined too when its year is.  Days that came later stay
- * relations of their own.
- */
-static bool
-is_combined_already(WhCombine *combine)
-{
-	for (int i = 0; i < combine->nmembers; i++)
-	{
-		const WhCombineMember *member = &combine->members[i];
-
-		if (!member->is_combined ||
-			(combine->month == 0 && strcmp(member->relname, combine->relname) != 0))
-			continue;
-		combine->already_combined = true;
-		combine->relid = member->relid;
-		combine->relname = member->relname;
-		combine->rows = member->ledger_rows;
-		return true;
-	}
-	return false;
-}
 
 static void
 check_name_is_free(const WhCombine *combine)
@@ -285,67 +199,20 @@ check_missing(const WhCombine *combine)
 				 errhint("Load them with _wh.enqueue_backfill(), or combine without them: allow_missing => true.")));
 }
 
-/* ---- nobody may change them from here on ---- */
-
-/*
- * Loads, REFRESH, DROP, VACUUM and index DDL are kept out, readers are not.  A
- * table could be written to as well.
- */
-static void
-lock_members(const WhCombine *combine)
-{
-	for (int i = 0; i < combine->nmembers; i++)
-		wh_load_lock(combine->schema, combine->members[i].relname);
-	for (int i = 0; i < combine->nmembers; i++)
-		LockRelationOid(combine->members[i].relid,
-						combine->members[i].is_table ? ShareRowExclusiveLock : ShareUpdateExclusiveLock);
-}
-
-static bool
-same_members(const WhCombine *combine, const WhCombineMember *members, int nmembers)
-{
-	bool		same = combine->nmembers == nmembers;
-
-	for (int i = 0; same && i < nmembers; i++)
-		same = combine->members[i].relid == members[i].relid &&
-			combine->members[i].days == members[i].days &&
-			strcmp(combine->members[i].relname, members[i].relname) == 0;
-	return same;
-}
-
-/* Whoever had them locked before us may have changed which there are. */
-static void
-read_and_lock_members(WhCombine *combine)
-{
-	read_members(combine);
-	for (int look = 0; look < MAX_LOOKS; look++)
-	{
-		WhCombineMember *members = combine->members;
-		int			nmembers = combine->nmembers;
-
-		if (is_combined_already(combine))
-			return;
-		lock_members(combine);
-		read_members(combine);
-		if (same_members(combine, members, nmembers))
-			return;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("days of %s of template \"%s\" change all the time in schema \"%s\"",
-					combine->period, combine->template_name, combine->schema)));
-}
-
 /* ---- the table ---- */
 
 static void
 create_table(WhCombine *combine)
 {
 	char	   *name = quote_qualified_identifier(combine->schema, combine->relname);
+	WhLeaf		leaf = wh_combine_leaf(combine);
 
 	wh_spi_begin();
-	wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
-			   wh_template_column_definition_list(combine->tmpl));
+	if (combine->tmpl->in_tree)
+		(void) wh_leaf_create(&leaf, combine->relname, NULL);
+	else
+		wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
+				   wh_template_column_definition_list(combine->tmpl));
 	wh_utility("COMMENT ON TABLE %s IS %s", name,
 			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
 										   combine->period, combine->template_name, combine->tenant_name)));
@@ -355,14 +222,15 @@ create_table(WhCombine *combine)
 }
 
 /* A key of a day need not be one of a year. */
-static void
-report_duplicate_key(const WhCombine *combine, const char *index_name, const ErrorData *error)
+void
+wh_combine_report_duplicate_key(const char *template_name, const char *period,
+								const char *index_name, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("the key of index \"%s\" is unique in each day of template \"%s\", but not over %s",
-					index_name, combine->template_name, combine->period),
-			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
+					index_name, template_name, period),
+			 detail != NULL ? errdetail("%s", detail) : 0,
 			 errhint("Nothing was changed. Add a column that tells the days apart to that index in the template, or leave out UNIQUE.")));
 }
 
@@ -385,7 +253,8 @@ build_index(const WhCombine *combine, IndexStmt *index)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		report_duplicate_key(combine, index_name, error);
+		wh_combine_report_duplicate_key(combine->template_name, combine->period,
+										index_name, error->detail);
 	}
 	PG_END_TRY();
 }
@@ -420,8 +289,36 @@ begin_fixed_settings(void)
 	return nest_level;
 }
 
-static void
-make_table(WhCombine *combine)
+char *
+wh_combine_day_expression(const WhTemplate *tmpl, Oid relid)
+{
+	if (get_attnum(relid, WH_DATE_COLUMN) != InvalidAttrNumber)
+		return WH_DATE_COLUMN;
+	return wh_leaf_day_expression(tmpl);
+}
+
+WhLeaf
+wh_combine_leaf(const WhCombine *combine)
+{
+	WhLeaf		leaf = {combine->tmpl, combine->schema, combine->first, combine->last};
+
+	return leaf;
+}
+
+TupleDesc
+wh_combine_columns(const WhTemplate *tmpl)
+{
+	int			natts = tmpl->columns->natts;
+	TupleDesc	columns = CreateTemplateTupleDesc(natts + 1);
+
+	for (int i = 1; i <= natts; i++)
+		TupleDescCopyEntry(columns, i, tmpl->columns, i);
+	TupleDescInitEntry(columns, natts + 1, WH_DATE_COLUMN, DATEOID, -1, 0);
+	return columns;
+}
+
+void
+wh_combine_fill(WhCombine *combine)
 {
 	int			nest_level = begin_fixed_settings();
 	instr_time	start;
@@ -434,6 +331,14 @@ make_table(WhCombine *combine)
 	INSTR_TIME_SET_CURRENT(start);
 	build_indexes(combine);
 	combine->index_seconds = seconds_since(start);
+	AtEOXact_GUC(true, nest_level);
+}
+
+static void
+check_table(WhCombine *combine)
+{
+	int			nest_level = begin_fixed_settings();
+	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
 	wh_combine_check(combine);
@@ -443,16 +348,6 @@ make_table(WhCombine *combine)
 
 /* ---- in the place of its days ---- */
 
-static Datum
-member_oids(const WhCombine *combine)
-{
-	Datum	   *oids = palloc(sizeof(Datum) * combine->nmembers);
-
-	for (int i = 0; i < combine->nmembers; i++)
-		oids[i] = ObjectIdGetDatum(combine->members[i].relid);
-	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-}
-
 /* Every day gets its share of the bytes, so that sums over days stay right. */
 static void
 write_ledger(const WhCombine *combine)
@@ -461,7 +356,7 @@ write_ledger(const WhCombine *combine)
 	WhArg		args[] = {
 		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
 		WH_DATE(combine->first), WH_DATE(combine->last),
-		wh_arg(OIDARRAYOID, member_oids(combine)),
+		wh_arg(OIDARRAYOID, wh_combine_member_oids(combine)),
 		WH_TEXT(combine->relname), WH_OID(combine->relid), WH_OID(wh_load_file(combine->relid)),
 		WH_INT8(combine->bytes), WH_INT8(combine->rows), WH_TEXT(combine->tmpl->indexes), WH_INT8(0)
 	};
@@ -470,7 +365,7 @@ write_ledger(const WhCombine *combine)
 		days += combine->members[i].days;
 	args[lengthof(args) - 1] = WH_INT8(days);
 	if (wh_query("UPDATE _wh.day_loads"
-				 "   SET state = 'combined', relation = $6, relation_oid = $7, relation_file = $8,"
+				 "   SET state = CASE state WHEN 'suspect' THEN state ELSE 'combined' END, relation = $6, relation_oid = $7, relation_file = $8,"
 				 "       bytes = CASE WHEN $10 = 0 THEN $9 / $12"
 				 "         ELSE pg_catalog.round($9::pg_catalog.numeric * rows / $10)::pg_catalog.int8 END,"
 				 "       indexes_md5 = pg_catalog.md5($11), counted = false"
@@ -482,26 +377,71 @@ write_ledger(const WhCombine *combine)
 						combine->template_name, combine->schema, combine->period)));
 }
 
-/* Readers lock the view before its days; it no longer reads them. */
 static void
-drop_members(const WhCombine *combine)
+drop_member(const WhCombine *combine, const WhCombineMember *member)
 {
-	wh_user_views_refuse(member_oids(combine),
+	wh_tree_lock_leaf(member->relid);
+	if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
+						combine->schema, member->relname)));
+	wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
+			   quote_qualified_identifier(combine->schema, member->relname));
+}
+
+/* Those that are in a tree, or the others; nobody may depend on them. */
+static void
+drop_members(const WhCombine *combine, bool in_tree)
+{
+	Datum	   *oids = palloc(sizeof(Datum) * combine->nmembers);
+	int			n = 0;
+
+	for (int i = 0; i < combine->nmembers; i++)
+		if (combine->members[i].in_tree == in_tree)
+			oids[n++] = ObjectIdGetDatum(combine->members[i].relid);
+	wh_user_views_refuse(PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT)),
 						 psprintf("days of %s of template \"%s\" in schema \"%s\" cannot be combined",
 								  combine->period, combine->template_name, combine->schema));
 	for (int i = 0; i < combine->nmembers; i++)
-	{
-		const WhCombineMember *member = &combine->members[i];
+		if (combine->members[i].in_tree == in_tree)
+			drop_member(combine, &combine->members[i]);
+}
 
-		wh_tree_lock_leaf(member->relid);
-		if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
-							combine->schema, member->relname)));
-		wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
-				   quote_qualified_identifier(combine->schema, member->relname));
+/*
+ * Leaves hold the days that the new one is to hold, and no view names them.
+ * What is not in the tree is read by the tenant view, which comes before it.
+ */
+static void
+exchange_relations(const WhCombine *combine)
+{
+	WhLeaf		leaf = wh_combine_leaf(combine);
+
+	if (combine->tmpl->in_tree)
+	{
+		drop_members(combine, true);
+		wh_leaf_attach(&leaf, combine->relid);
 	}
+	wh_publish_tenant_view(combine->template_name, combine->schema);
+	wh_publish_public_view(combine->template_name);
+	wh_publish_counters(combine->template_name, combine->schema);
+	drop_members(combine, false);
+	if (!combine->tmpl->in_tree)
+		drop_members(combine, true);
+}
+
+/* The layout that the table was made for is that of the template until we commit. */
+static void
+check_layout(const WhCombine *combine)
+{
+	WhArg		args[] = {WH_TEXT(combine->template_name), WH_BOOL(combine->tmpl->in_tree)};
+
+	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1 AND (layout = 'partitions') = $2"
+				 " FOR SHARE", lengthof(args), args) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the layout of template \"%s\" changed while %s was combined",
+						combine->template_name, combine->period)));
 }
 
 /* May be rolled back and started over; see politely.h. */
@@ -520,11 +460,9 @@ exchange(void *arg)
 				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
 						combine->tenant_name, combine->template_name, combine->schema),
 				 errdetail("It was removed, or is being removed, while %s was combined.", combine->period)));
+	check_layout(combine);
 	write_ledger(combine);
-	wh_publish_tenant_view(combine->template_name, combine->schema);
-	wh_publish_public_view(combine->template_name);
-	wh_publish_counters(combine->template_name, combine->schema);
-	drop_members(combine);
+	exchange_relations(combine);
 	wh_spi_end();
 }
 
@@ -548,10 +486,7 @@ wh_combine(WhCombine *combine)
 	read_request(combine);
 	wh_status_phase(WH_PHASE_COMBINING);
 	if (OidIsValid(get_namespace_oid(combine->schema, true)))
-	{
-		wh_load_lock(combine->schema, combine->relname);
-		read_and_lock_members(combine);
-	}
+		wh_combine_lock_members(combine);
 	if (combine->already_combined)
 		combine->bytes = wh_load_bytes(combine->relid);
 	else
@@ -560,7 +495,8 @@ wh_combine(WhCombine *combine)
 		if (combine->nmembers > 0)
 			check_name_is_free(combine);
 		check_missing(combine);
-		make_table(combine);
+		wh_combine_fill(combine);
+		check_table(combine);
 		put_in_place(combine);
 	}
 	wh_status_phase(WH_PHASE_IDLE);

@@ -5,6 +5,7 @@
 #ifndef WH_COMBINE_H
 #define WH_COMBINE_H
 
+#include "leaf.h"
 #include "template.h"
 
 /* The last column of such a table: the day that a row is of.  Views leave it out. */
@@ -16,7 +17,8 @@ typedef struct WhCombineMember
 	Oid			relid;
 	char	   *relname;
 	bool		is_table;		/* a plain table: it can be written to */
-	bool		is_combined;	/* of days of a month; has WH_DATE_COLUMN */
+	bool		in_tree;		/* attached to the part of its subscription */
+	bool		is_combined;	/* of days of a month */
 	DateADT		first;
 	DateADT		last;
 	int32		days;
@@ -64,6 +66,37 @@ typedef struct WhCombine
  * allocates is in the context of the caller.
  */
 extern void wh_combine(WhCombine *combine);
+
+/*
+ * Makes the table "relname" with the columns and indexes of "tmpl" and copies the
+ * members into it; for whoever has locked them and checks what came of it.
+ */
+extern void wh_combine_fill(WhCombine *combine);
+
+/*
+ * The columns of such a table outside of a tree: those of the template and
+ * WH_DATE_COLUMN.
+ */
+extern TupleDesc wh_combine_columns(const WhTemplate *tmpl);
+
+/* As SQL: the day of a row of such a table; in a tree the date column says it. */
+extern char *wh_combine_day_expression(const WhTemplate *tmpl, Oid relid);
+
+/* The leaf that the table of the period becomes in a tree. */
+extern WhLeaf wh_combine_leaf(const WhCombine *combine);
+
+/* 23505: a unique key of days does not hold over the period. */
+extern void wh_combine_report_duplicate_key(const char *template_name, const char *period,
+											const char *index_name, const char *detail) pg_attribute_noreturn();
+
+/*
+ * combine_members.c: locks the names of the period and what is loaded of it,
+ * and fills in the members, or already_combined.
+ */
+extern void wh_combine_lock_members(WhCombine *combine);
+
+/* Their OIDs as an oid[]. */
+extern Datum wh_combine_member_oids(const WhCombine *combine);
 
 /* combine_copy.c: the rows of all members into the new table, and their counts. */
 extern void wh_combine_copy(WhCombine *combine);

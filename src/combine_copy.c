@@ -7,7 +7,7 @@
  * it, with typed NULLs and casts; these are evaluated once, here, under
  * settings that do not depend on who calls.
  *
- * Rows are pulled from a plan and written by load.c as those of a day are:
+ * Rows are pulled from a plan and written by rows.c as those of a day are:
  * many at a time, frozen, into a file that is as new as they are.  A session
  * with an older snapshot that finds the new table behind the view has to see
  * them, because the days they came from are gone then.
@@ -42,18 +42,19 @@ typedef struct Copy
 
 /* ---- what is read ---- */
 
-/* The rows of a member in the shape of the table. */
+/* The rows of a member with the columns of the template, and their day if that is wanted. */
 static char *
-member_query(const WhCombine *combine, const WhCombineMember *member)
+member_query(const WhCombine *combine, const WhCombineMember *member, bool with_day)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	wh_view_append_columns(&sql, combine->tmpl->columns, member->relid);
-	if (member->is_combined)
-		appendStringInfoString(&sql, ", " WH_DATE_COLUMN);
-	else
+	if (with_day && member->is_combined)
+		appendStringInfo(&sql, ", %s AS " WH_DATE_COLUMN,
+						 wh_combine_day_expression(combine->tmpl, member->relid));
+	else if (with_day)
 		appendStringInfo(&sql, ", %s::pg_catalog.date AS " WH_DATE_COLUMN,
 						 quote_literal_cstr(wh_date_text(member->first)));
 	appendStringInfo(&sql, " FROM ONLY %s", quote_qualified_identifier(combine->schema, member->relname));
@@ -69,7 +70,7 @@ open_member(Copy *copy)
 	Query	   *query;
 
 	copy->member = &copy->combine->members[copy->next_member++];
-	sql = member_query(copy->combine, copy->member);
+	sql = member_query(copy->combine, copy->member, !copy->combine->tmpl->in_tree);
 	raw = linitial_node(RawStmt, pg_parse_query(sql));
 	query = linitial_node(Query, pg_analyze_and_rewrite_fixedparams(raw, sql, NULL, 0, NULL));
 	copy->query = CreateQueryDesc(pg_plan_query(query, sql, 0, NULL), sql, GetActiveSnapshot(),
@@ -149,11 +150,13 @@ void
 wh_combine_copy(WhCombine *combine)
 {
 	Copy		copy = {.combine = combine};
+	WhLeaf		leaf = wh_combine_leaf(combine);
 
 	copy.memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker combine",
 										ALLOCSET_DEFAULT_SIZES);
 	PushActiveSnapshot(GetLatestSnapshot());
-	combine->rows = wh_rows_load(combine->relid, next_row, &copy);
+	combine->rows = combine->tmpl->in_tree ? wh_leaf_load(&leaf, combine->relid, next_row, &copy) :
+		wh_rows_load(combine->relid, next_row, &copy);
 	PopActiveSnapshot();
 	MemoryContextDelete(copy.memory);
 }
@@ -191,15 +194,17 @@ check_days(const WhCombine *combine)
 {
 	WhArg		args[] = {
 		WH_TEXT(combine->tmpl->name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
+		WH_DATE(combine->first), WH_DATE(combine->last),
+		wh_arg(OIDARRAYOID, wh_combine_member_oids(combine))
 	};
 	char	   *sql = psprintf(
 		"SELECT target_date, coalesce(t.rows, 0), coalesce(d.rows, 0)"
-		"  FROM (SELECT " WH_DATE_COLUMN " AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
+		"  FROM (SELECT %s AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
 		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
 		"    WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
-		"      AND relation_oid IS NOT NULL) d USING (target_date)"
+		"      AND relation_oid = ANY ($5)) d USING (target_date)"
 		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
+		wh_combine_day_expression(combine->tmpl, combine->relid),
 		quote_qualified_identifier(combine->schema, combine->relname));
 
 	wh_spi_begin();
@@ -260,12 +265,13 @@ check_contents(const WhCombine *combine)
 	for (int i = 0; i < combine->nmembers; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		read_sums(combine, member_query(combine, &combine->members[i]), before);
+		read_sums(combine, member_query(combine, &combine->members[i], true), before);
 	}
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	wh_view_append_columns(&sql, combine->tmpl->columns, combine->relid);
-	appendStringInfo(&sql, ", " WH_DATE_COLUMN " FROM ONLY %s",
+	appendStringInfo(&sql, ", %s AS " WH_DATE_COLUMN " FROM ONLY %s",
+					 wh_combine_day_expression(combine->tmpl, combine->relid),
 					 quote_qualified_identifier(combine->schema, combine->relname));
 	read_sums(combine, sql.data, after);
 	for (int i = 0; i < ndays; i++)

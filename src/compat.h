@@ -12,6 +12,7 @@
 #include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
+#include "utils/guc_tables.h"
 
 /* A WaitEventSet that belongs to the process, not to a resource owner. */
 #if PG_VERSION_NUM >= 170000
@@ -40,6 +41,22 @@
 #else
 #define WH_PORTAL_RUN(portal, dest, qc) PortalRun(portal, FETCH_ALL, true, true, dest, dest, qc)
 #endif
+
+/* A setting's own record, to chain its hooks; NULL if there is none. */
+static inline struct config_generic *
+wh_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, LOG);
+#else
+	struct config_generic **settings = get_guc_variables();
+
+	for (int i = 0; i < GetNumConfigOptions(); i++)
+		if (strcmp(settings[i]->name, name) == 0)
+			return settings[i];
+	return NULL;
+#endif
+}
 
 /* The process behind a virtual transaction id; NULL if it is gone. */
 #if PG_VERSION_NUM >= 170000

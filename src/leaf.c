@@ -49,13 +49,23 @@ relation_name(Oid relid)
 
 /* ---- bounds ---- */
 
-static char *
-range_condition(const WhLeaf *leaf)
+char *
+wh_leaf_condition(const WhLeaf *leaf)
 {
 	const char *column = wh_quote(leaf->tmpl->date_column);
 
 	return psprintf("%s >= %s AND %s < %s", column, wh_tree_bound(leaf->tmpl, leaf->first),
 					column, wh_tree_bound(leaf->tmpl, leaf->last + 1));
+}
+
+char *
+wh_leaf_day_expression(const WhTemplate *tmpl)
+{
+	const char *column = wh_quote(tmpl->date_column);
+
+	if (TupleDescAttr(tmpl->columns, tmpl->date_attnum - 1)->atttypid == TIMESTAMPTZOID)
+		return psprintf("pg_catalog.timezone('UTC', %s)::pg_catalog.date", column);
+	return psprintf("%s::pg_catalog.date", column);
 }
 
 /* As PostgreSQL words the constraint of a partition, so that it sees them equal. */
@@ -64,7 +74,7 @@ bounds_condition(const WhLeaf *leaf)
 {
 	return psprintf(WH_SCHEMA_NAME_COLUMN " IS NOT NULL AND " WH_SCHEMA_NAME_COLUMN " = %s AND %s IS NOT NULL AND %s",
 					quote_literal_cstr(leaf->schema), wh_quote(leaf->tmpl->date_column),
-					range_condition(leaf));
+					wh_leaf_condition(leaf));
 }
 
 static void
@@ -83,15 +93,15 @@ report_outside(const WhLeaf *leaf, int64 rows, const char *example)
 			 errhint("In the layout \"partitions\" the query of the template may only give rows whose date_column lies in the day (UTC).")));
 }
 
-static void
-check_bounds(const WhLeaf *leaf, Oid relid)
+void
+wh_leaf_check_rows(const WhLeaf *leaf, Oid relid)
 {
 	const char *column = wh_quote(leaf->tmpl->date_column);
 
 	wh_spi_begin();
 	wh_query_once(psprintf("SELECT pg_catalog.count(*), pg_catalog.min(%s)::pg_catalog.text"
 						   "  FROM ONLY %s WHERE (%s) IS NOT TRUE",
-						   column, relation_name(relid), range_condition(leaf)), 0, NULL);
+						   column, relation_name(relid), wh_leaf_condition(leaf)), 0, NULL);
 	if (wh_get_int8(0, 1) > 0)
 		report_outside(leaf, wh_get_int8(0, 1), wh_get_text(CurrentMemoryContext, 0, 2));
 	wh_spi_end();
@@ -178,7 +188,7 @@ wh_leaf_load(const WhLeaf *leaf, Oid relid, WhRowSource source, void *arg)
 
 	map_columns(&rows, leaf, relid);
 	count = wh_rows_load(relid, next_row, &rows);
-	check_bounds(leaf, relid);
+	wh_leaf_check_rows(leaf, relid);
 	return count;
 }
 

@@ -30,6 +30,15 @@ extern Oid	wh_leaf_create(const WhLeaf *leaf, const char *relname, const char *t
  */
 extern int64 wh_leaf_load(const WhLeaf *leaf, Oid relid, WhRowSource source, void *arg);
 
+/* As SQL: the condition that rows of these days fulfil, by the date column. */
+extern char *wh_leaf_condition(const WhLeaf *leaf);
+
+/* As SQL: the day of a row, by the date column. */
+extern char *wh_leaf_day_expression(const WhTemplate *tmpl);
+
+/* 23514 if a row of a relation with the template's columns is outside of the days. */
+extern void wh_leaf_check_rows(const WhLeaf *leaf, Oid relid);
+
 /*
  * Attaches a full table to the part of its subscription, which is made if it is
  * missing.  Within wh_politely().  42P17 if another leaf holds one of its days.

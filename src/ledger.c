@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 
 #include "clock.h"
+#include "late.h"
 #include "ledger.h"
 #include "sqlutil.h"
 
@@ -25,8 +26,7 @@
 	WH_TEXT((refresh)->tmpl->name), WH_TEXT((refresh)->schema), WH_DATE((refresh)->date)
 
 #define SELECT_DAY \
-	"SELECT relation_oid, indexes_md5, state = 'suspect', rows," \
-	" CASE WHEN state = 'combined' THEN relation END FROM _wh.day_loads" \
+	"SELECT relation_oid, indexes_md5, state = 'suspect', rows FROM _wh.day_loads" \
 	" WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
 
 void
@@ -47,7 +47,6 @@ wh_ledger_read(const WhRefresh *refresh, bool lock, WhLedgerDay *day)
 	day->indexes_md5 = wh_get_text(cxt, 0, 2);
 	day->is_suspect = wh_get_bool(0, 3);
 	day->rows = wh_get_int8(0, 4);
-	day->combined_table = wh_get_text(cxt, 0, 5);
 }
 
 /* ---- does the count look right? ---- */
@@ -182,6 +181,66 @@ wh_ledger_write(const WhRefresh *refresh)
 			 " RETURNING d.rows",
 			 lengthof(args), args);
 	return wh_get_int8(0, 1);
+}
+
+/*
+ * Whatever is in the views there, it is too: they read the table.  The bytes of
+ * the others are what they were.
+ */
+void
+wh_ledger_write_late(const WhRefresh *refresh)
+{
+	Oid			relid = refresh->day->relid;
+	WhArg		args[] = {
+		DAY_ARGS(refresh),
+		WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->late->relname), WH_OID(relid),
+		WH_OID(wh_load_file(relid)), WH_INT8(refresh->day->rows), WH_INT8(wh_load_bytes(relid)),
+		WH_TSTZ(refresh->fetch_started_at), WH_INT4(refresh->tmpl->version),
+		wh_arg_nullable(INT8OID, Int64GetDatum(refresh->job_id), refresh->job_id == 0),
+		WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion)
+	};
+
+	wh_query("INSERT INTO _wh.day_loads AS d"
+			 " (template_name, target_schema, target_date, tenant_name, relation, relation_oid,"
+			 "  relation_file, state, rows, bytes, loaded_at, fetch_started_at, template_version,"
+			 "  job_id, indexes_md5, last_error, in_views, counted)"
+			 " SELECT $1, $2, $3, $4, $5, $6, $7,"
+			 "  CASE WHEN $14::text IS NULL THEN 'combined' ELSE 'suspect' END, $8,"
+			 "  CASE WHEN o.rows + $8 = 0 THEN $9 / (o.days + 1)"
+			 "    ELSE pg_catalog.round($9::pg_catalog.numeric * $8 / (o.rows + $8))::pg_catalog.int8 END,"
+			 "  pg_catalog.clock_timestamp(), $10, $11, $12, pg_catalog.md5($13), $14, o.in_views, false"
+			 "  FROM (SELECT coalesce(pg_catalog.sum(c.rows), 0) AS rows, pg_catalog.count(*) AS days,"
+			 "               coalesce(pg_catalog.bool_or(c.in_views), false) AS in_views"
+			 "          FROM _wh.day_loads c WHERE c.relation_oid = $6"
+			 "           AND (c.template_name, c.target_schema, c.target_date) <> ($1, $2, $3)) o"
+			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
+			 "  tenant_name = excluded.tenant_name, relation = excluded.relation,"
+			 "  relation_oid = excluded.relation_oid, relation_file = excluded.relation_file,"
+			 "  state = excluded.state, in_views = excluded.in_views OR d.in_views, counted = false,"
+			 "  rows = excluded.rows, bytes = excluded.bytes, loaded_at = excluded.loaded_at,"
+			 "  fetch_started_at = excluded.fetch_started_at,"
+			 "  template_version = excluded.template_version, job_id = excluded.job_id,"
+			 "  indexes_md5 = excluded.indexes_md5,"
+			 "  failed_at = NULL, last_error = excluded.last_error",
+			 lengthof(args), args);
+}
+
+void
+wh_ledger_remade(const WhTemplate *tmpl, Oid old_relid, Oid new_relid)
+{
+	WhArg		args[] = {
+		WH_OID(old_relid), WH_OID(new_relid), WH_OID(wh_load_file(new_relid)),
+		WH_INT8(wh_load_bytes(new_relid)), WH_TEXT(tmpl->indexes)
+	};
+
+	wh_query("UPDATE _wh.day_loads d"
+			 "   SET relation_oid = $2, relation_file = $3, counted = false,"
+			 "       indexes_md5 = pg_catalog.md5($5),"
+			 "       bytes = CASE WHEN o.rows = 0 THEN $4 / o.days"
+			 "         ELSE pg_catalog.round($4::pg_catalog.numeric * d.rows / o.rows)::pg_catalog.int8 END"
+			 "  FROM (SELECT pg_catalog.sum(c.rows) AS rows, pg_catalog.count(*) AS days"
+			 "          FROM _wh.day_loads c WHERE c.relation_oid = $1) o"
+			 " WHERE d.relation_oid = $1", lengthof(args), args);
 }
 
 void

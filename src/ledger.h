@@ -13,7 +13,6 @@ typedef struct WhLedgerDay
 	Oid			relation_oid;
 	char	   *indexes_md5;	/* of the indexes text it was loaded with, or NULL */
 	bool		is_suspect;
-	char	   *combined_table; /* of its month or year, which holds it; or NULL */
 	int64		rows;
 } WhLedgerDay;
 
@@ -29,6 +28,15 @@ extern char *wh_ledger_suspicion(const WhRefresh *refresh, const WhLedgerDay *ol
 
 /* The row of a day whose new content is in place, or about to be; the count as written. */
 extern int64 wh_ledger_write(const WhRefresh *refresh);
+
+/*
+ * The same for a day whose rows are in refresh->late: combined, or suspect, with
+ * its share of the bytes.
+ */
+extern void wh_ledger_write_late(const WhRefresh *refresh);
+
+/* All days of a table for which another one was made, with the template's indexes. */
+extern void wh_ledger_remade(const WhTemplate *tmpl, Oid old_relid, Oid new_relid);
 
 /* Only the state and the reason: the content is what it was. */
 extern void wh_ledger_keep(const WhRefresh *refresh);

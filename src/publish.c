@@ -25,6 +25,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
+#include "budget.h"
 #include "guc.h"
 #include "politely.h"
 #include "publish.h"
@@ -37,6 +38,9 @@
 #include "wh_worker.h"
 
 #define PUBLIC_SCHEMA "public"
+
+/* last_error of a day that is loaded and kept out of the tenant view. */
+#define KEPT_OUT_SQL "'kept out of the view of its tenant, a query of which would need more locks than the server has'"
 
 static Oid
 reader_role_oid(void)
@@ -169,16 +173,19 @@ read_members(WhView *view, uint64 n)
  * An OID of the ledger counts only if the relation still has its name.  The
  * days of a month or year share one, and leaves are read through the part they
  * are attached to; the part is read also while it has no leaf, so that the view
- * is right when the first one comes.
+ * is right when the first one comes.  Those that would pass the lock budget are
+ * left out.
  */
 static void
 read_tenant_members(WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema)};
+	bool	   *is_new;
 
 	read_members(view, wh_query(
-		"SELECT c.oid, n.nspname, c.relname FROM ("
-		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date"
+		"SELECT c.oid, n.nspname, c.relname, NOT pg_catalog.bool_or(m.in_views) FROM ("
+		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
+		"         pg_catalog.bool_or(d.in_views) AS in_views"
 		"    FROM _wh.day_loads d"
 		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
 		"    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
@@ -187,12 +194,16 @@ read_tenant_members(WhView *view)
 		"     AND d.state IN ('loaded', 'published', 'suspect', 'combined')"
 		"   GROUP BY 1"
 		"  UNION"
-		"  SELECT s.part_oid, '-infinity' FROM _wh.tenant_templates s"
+		"  SELECT s.part_oid, '-infinity', true FROM _wh.tenant_templates s"
 		"   WHERE s.template_name = $1 AND s.target_schema = $2) m"
 		"  JOIN pg_catalog.pg_class c ON c.oid = m.relid"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" GROUP BY c.oid, n.nspname, c.relname ORDER BY pg_catalog.min(m.first_date)",
 		lengthof(args), args));
+	is_new = palloc(sizeof(bool) * Max(view->nmembers, 1));
+	for (uint64 i = 0; i < view->nmembers; i++)
+		is_new[i] = wh_get_bool(i, 4);
+	wh_budget_fit_tenant_view(view, is_new);
 }
 
 /*
@@ -276,6 +287,7 @@ wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl)
 	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
 	known_oid = wh_get_oid(0, 1);
 	read_public_members(view, tmpl);
+	wh_budget_fit_public_view(view);
 	view->relid = wh_view_find(view->schema, view->name);
 	return known_oid;
 }
@@ -326,6 +338,8 @@ publish_public_view(const char *template_name)
 	}
 	wh_politely(view.relid, make_view, &view);
 	wh_publish_remember_public_view(template_name, view.relid);
+	if (view.refuses)
+		wh_budget_warn_of_refusing(&view);
 	return true;
 }
 
@@ -340,7 +354,7 @@ wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *sc
 	view->schema = schema;
 	view->name = tmpl->name;
 	view->columns = tmpl->columns;
-	if (wh_query("SELECT view_oid, tenant_name FROM _wh.tenant_templates"
+	if (wh_query("SELECT view_oid, tenant_name, locks, refused_days FROM _wh.tenant_templates"
 				 " WHERE template_name = $1 AND target_schema = $2", lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -349,19 +363,68 @@ wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *sc
 	known_oid = wh_get_oid(0, 1);
 	view->comment = psprintf("Days of template \"%s\" of tenant \"%s\"; made and replaced by wh_worker",
 							 tmpl->name, wh_get_text(CurrentMemoryContext, 0, 2));
+	view->locks_before = wh_get_int8(0, 3);
+	view->refused_days_before = wh_get_int8(0, 4);
 	read_tenant_members(view);
 	view->relid = wh_view_find(schema, tmpl->name);
 	return known_oid;
 }
 
 void
-wh_publish_remember_tenant_view(const WhView *view)
+wh_publish_remember_tenant_view(WhView *view)
 {
-	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_OID(view->relid)};
+	if (view->locks == 0)
+		view->locks = 1 + wh_budget_locks_of(wh_view_member_oids(view));
+	{
+		WhArg		args[] = {
+			WH_TEXT(view->name), WH_TEXT(view->schema), WH_OID(view->relid), WH_INT8(view->locks)
+		};
 
-	wh_query("UPDATE _wh.tenant_templates SET view_oid = $3"
-			 " WHERE template_name = $1 AND target_schema = $2 AND view_oid IS DISTINCT FROM $3",
+		wh_query("UPDATE _wh.tenant_templates SET view_oid = $3, locks = $4"
+				 " WHERE template_name = $1 AND target_schema = $2"
+				 "   AND (view_oid, locks) IS DISTINCT FROM ($3, $4)",
+				 lengthof(args), args);
+	}
+}
+
+/* The public view grows with its tenant views, though it is not made anew. */
+static void
+warn_of_growth(const WhView *view)
+{
+	WhArg		args[] = {WH_TEXT(view->name)};
+	int64		all;
+
+	wh_query("SELECT 1 + coalesce(pg_catalog.sum(locks), 0)::pg_catalog.int8"
+			 " FROM _wh.tenant_templates WHERE template_name = $1", lengthof(args), args);
+	all = wh_get_int8(0, 1);
+	wh_budget_warn_of_growth(view->schema, view->name, view->locks_before, view->locks);
+	wh_budget_warn_of_growth(PUBLIC_SCHEMA, view->name, all - view->locks + view->locks_before, all);
+}
+
+/* Days that are kept out say so; a load of one that is kept out already is no news. */
+static void
+note_refused_days(const WhView *view)
+{
+	WhView		refused = {.nmembers = view->nrefused,.members = view->members + view->nmembers};
+	WhArg		args[] = {
+		WH_TEXT(view->name), WH_TEXT(view->schema), wh_arg(OIDARRAYOID, wh_view_member_oids(&refused))
+	};
+
+	if (view->nrefused == 0 && view->refused_days_before == 0)
+		return;
+	wh_query("WITH late AS (SELECT target_date FROM _wh.day_loads"
+			 "   WHERE template_name = $1 AND target_schema = $2 AND NOT in_views"
+			 "     AND relation_oid = ANY ($3) AND last_error IS NULL FOR UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.day_loads d SET last_error = " KEPT_OUT_SQL " FROM late l"
+			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = l.target_date",
 			 lengthof(args), args);
+	if (wh_query("UPDATE _wh.tenant_templates s SET refused_days = r.days"
+				 "  FROM (SELECT pg_catalog.count(*) AS days FROM _wh.day_loads d"
+				 "         WHERE d.template_name = $1 AND d.target_schema = $2 AND d.relation_oid = ANY ($3)) r"
+				 " WHERE s.template_name = $1 AND s.target_schema = $2 AND s.refused_days <> r.days"
+				 " RETURNING s.refused_days", lengthof(args), args) == 1 &&
+		wh_get_int8(0, 1) > view->refused_days_before)
+		wh_budget_warn_of_refused_days(view, wh_get_int8(0, 1));
 }
 
 /*
@@ -379,7 +442,8 @@ wh_publish_mark_in_views(const WhView *view)
 			 "     AND (relation_oid = ANY ($3) OR EXISTS (SELECT FROM pg_catalog.pg_inherits i"
 			 "       WHERE i.inhrelid = relation_oid AND i.inhparent = ANY ($3))) FOR UPDATE SKIP LOCKED)"
 			 " UPDATE _wh.day_loads d SET in_views = true,"
-			 "     state = CASE d.state WHEN 'loaded' THEN 'published' ELSE d.state END"
+			 "     state = CASE d.state WHEN 'loaded' THEN 'published' ELSE d.state END,"
+			 "     last_error = nullif(d.last_error, " KEPT_OUT_SQL ")"
 			 "   FROM ready r"
 			 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = r.target_date",
 			 lengthof(args), args);
@@ -425,9 +489,11 @@ publish_tenant_view(const char *template_name, const char *schema)
 	{
 		wh_politely(view.relid, make_view, &view);
 		wh_publish_remember_tenant_view(&view);
+		warn_of_growth(&view);
 	}
 	wh_publish_grant(view.schema, view.name);
 	wh_publish_mark_in_views(&view);
+	note_refused_days(&view);
 	return change;
 }
 
@@ -457,6 +523,29 @@ wh_publish_public_view(const char *template_name)
 }
 
 /* ---- what waits for a publication ---- */
+
+/*
+ * For a publication that is waited for: it has done what it could, but not all
+ * that is loaded can be read.
+ */
+void
+wh_publish_check_complete(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+
+	wh_spi_begin();
+	if (wh_query("SELECT target_schema, refused_days::pg_catalog.text FROM _wh.tenant_templates"
+				 " WHERE template_name = $1 AND refused_days > 0 ORDER BY 1 LIMIT 1",
+				 lengthof(args), args) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s loaded days are kept out of view \"%s.%s\"",
+						wh_get_text(CurrentMemoryContext, 0, 2),
+						wh_get_text(CurrentMemoryContext, 0, 1), template_name),
+				 errdetail("A query of it would need more locks than the server has."),
+				 errhint("See the advice of _wh.union_health.")));
+	wh_spi_end();
+}
 
 List *
 wh_publish_waiting_schemas(const char *template_name, MemoryContext context)

@@ -30,13 +30,16 @@ extern void wh_publish_grant(const char *schema, const char *relname);
 extern void wh_publish_lock(const char *template_name, const char *schema);
 
 /*
- * Makes the tenant view the union of every loaded day of the ledger and marks
- * these published; true if the view was made or changed.  42P07 when a
- * relation that we did not make has its name.
+ * Makes the tenant view the union of every loaded day of the ledger, as far as
+ * the lock budget goes, and marks these published; true if the view was made or
+ * changed.  42P07 when a relation that we did not make has its name.
  */
 extern bool wh_publish_tenant_view(const char *template_name, const char *schema);
 
-/* The same for public.{template} over all tenant views of the template. */
+/*
+ * The same for public.{template} over all tenant views of the template; beyond
+ * the lock budget it is made to refuse.
+ */
 extern bool wh_publish_public_view(const char *template_name);
 
 /* The schemas with days or views that wait for a publication; names in "context". */
@@ -44,6 +47,9 @@ extern List *wh_publish_waiting_schemas(const char *template_name, MemoryContext
 
 /* Whether the views read days that are gone, or are gone themselves. */
 extern bool wh_publish_is_out_of_date(const char *template_name);
+
+/* 54000 if loaded days are kept out of a tenant view, see budget.h. */
+extern void wh_publish_check_complete(const char *template_name);
 
 /* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */
 extern void wh_publish_counters(const char *template_name, const char *schema);
@@ -54,7 +60,7 @@ extern void wh_publish_counters(const char *template_name, const char *schema);
  */
 extern Oid	wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema);
 extern Oid	wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl);
-extern void wh_publish_remember_tenant_view(const WhView *view);
+extern void wh_publish_remember_tenant_view(WhView *view);
 extern void wh_publish_remember_public_view(const char *template_name, Oid view_oid);
 
 /* Notes in the ledger that the members of a tenant view are in it. */

@@ -9,6 +9,8 @@
  *
  * May not decide about retries, and does not touch views: publish.c does.
  *
+ * A day whose month or year is one table already goes inside that table: late.c.
+ *
  * Locks, in this order: the job row (the caller's); the advisory lock of the
  * day; what load.c says (ShareUpdateExclusiveLock on a relation that is to be
  * replaced); in wh_refresh_finish() the ledger row before what swap.c and
@@ -26,6 +28,7 @@
 
 #include "clock.h"
 #include "fetch_day.h"
+#include "late.h"
 #include "ledger.h"
 #include "load.h"
 #include "publish.h"
@@ -84,20 +87,8 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 	LockRelationOid(known->relation_oid, get_rel_relkind(known->relation_oid) == RELKIND_MATVIEW ?
 					ShareUpdateExclusiveLock : ShareRowExclusiveLock);
 	return get_relname_relid(refresh->relname, namespace_oid) == known->relation_oid &&
-		wh_replace_needed(refresh->tmpl, known->relation_oid, known->indexes_md5);
-}
-
-/* Other days share its relation: it cannot be replaced. */
-static void
-refuse_combined_day(const WhRefresh *refresh, const WhLedgerDay *known)
-{
-	if (known->combined_table != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the day is in the combined table \"%s.%s\"",
-						refresh->schema, known->combined_table),
-				 errdetail("%s of template \"%s\" is no relation of its own any more.",
-						   wh_date_text(refresh->date), refresh->tmpl->name)));
+		wh_replace_needed(refresh->tmpl, refresh->tmpl->columns, known->relation_oid,
+						  known->indexes_md5);
 }
 
 static void
@@ -105,7 +96,6 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 {
 	WhLedgerDay known = read_known_day(refresh);
 
-	refuse_combined_day(refresh, &known);
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;
@@ -173,6 +163,14 @@ check_template(const WhRefresh *refresh)
 									day->created ? day->relid : day->transient);
 }
 
+static WhLoadedDay *
+load(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream)
+{
+	if (refresh->late != NULL)
+		return wh_late_stage(refresh, wh_day_next, stream);
+	return wh_load_day(target, wh_day_next, stream);
+}
+
 /* The part that waits for the tenant; its memory goes when it is done. */
 static void
 fetch_and_load(WhRefresh *refresh, WhRemote **remote)
@@ -180,11 +178,13 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	MemoryContext result_context = CurrentMemoryContext;
 	MemoryContext work_context = AllocSetContextCreate(result_context, "wh_worker refresh",
 													   ALLOCSET_DEFAULT_SIZES);
-	WhDayTarget target;
+	WhDayTarget target = {0};
 	WhDayStream *stream;
 
+	refresh->late = wh_late_find(refresh->tmpl->name, refresh->schema, refresh->date);
 	MemoryContextSwitchTo(work_context);
-	fill_target(refresh, &target);
+	if (refresh->late == NULL)
+		fill_target(refresh, &target);
 	wh_spi_begin();
 	check_subscription(refresh, false);
 	wh_spi_end();
@@ -193,9 +193,10 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
 
 	MemoryContextSwitchTo(result_context);
-	refresh->day = wh_load_day(&target, wh_day_next, stream);
+	refresh->day = load(refresh, &target, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
-	refresh->is_new = refresh->day->created && !OidIsValid(refresh->replaced_oid);
+	refresh->is_new = refresh->day->created && refresh->late == NULL &&
+		!OidIsValid(refresh->replaced_oid);
 	MemoryContextDelete(work_context);
 }
 
@@ -261,6 +262,18 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	return refresh;
 }
 
+/* The template cannot change any more until the commit. */
+void
+wh_refresh_prepare(WhRefresh *refresh, List **tables)
+{
+	if (refresh->late == NULL || refresh->kept_old)
+		return;
+	wh_spi_begin();
+	check_template(refresh);
+	wh_spi_end();
+	wh_late_prepare(refresh, tables);
+}
+
 /* All but the exchange of files, which comes last of all. */
 static void
 put_in_place(WhRefresh *refresh)
@@ -289,6 +302,8 @@ wh_refresh_finish(WhRefresh *refresh)
 	wh_ledger_read(refresh, true, &known);
 	if (refresh->kept_old)
 		wh_ledger_keep(refresh);
+	else if (refresh->late != NULL)
+		wh_late_finish(refresh, known.relation_oid);
 	else
 	{
 		check_template(refresh);

@@ -21,6 +21,7 @@ typedef struct WhRefresh
 	int64		bytes_received;
 	WhLeaf	   *leaf;			/* what it becomes, or NULL: a materialized view */
 	WhLoadedDay *day;
+	struct WhLateTable *late;	/* of its month or year, into which it goes, or NULL */
 	Oid			replaced_oid;	/* relation of an older shape that the new one replaces */
 	bool		is_new;			/* the views have to learn of its relation */
 	char	   *suspicion;		/* what is wrong with its count of rows, or NULL */
@@ -41,8 +42,15 @@ extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant
 								   WhRemote **remote);
 
 /*
+ * What takes long and no lock that readers feel, for a day that goes into the
+ * table of its month or year; see late.h.  After all days are fetched, since
+ * those tables are locked after days.
+ */
+extern void wh_refresh_prepare(WhRefresh *refresh, List **tables);
+
+/*
  * Writes the ledger: a day that was published stays so, any other becomes
- * loaded, or suspect.  Run by wh_politely(), so that it may be called again
+ * loaded, combined, or suspect.  Run by wh_politely(), so that it may be called again
  * after a rollback.  The caller publishes before it finishes days that are not
  * new.
  */

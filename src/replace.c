@@ -1,13 +1,14 @@
 /*
- * replace.c: a day of an older shape, or with older indexes, loaded again.
+ * replace.c: a day of an older shape, or with older indexes, loaded again; and
+ * the table of a month or year likewise.
  *
  * The files of two relations can be swapped only if they have the same columns
  * and indexes.  Where they have not, or where the layout of the template has
  * changed, the day is loaded as a new relation under a temporary name, and here
  * takes the place of the old one.
  *
- * Called by refresh.c and convert.c, before they write the ledger.  May not
- * fetch, and drops nothing on which something of a user's depends.
+ * Called by refresh.c, late.c and convert.c, before they write the ledger.  May
+ * not fetch, and drops nothing on which something of a user's depends.
  *
  * Locks: the advisory lock of the tenant view; then, politely and all in one
  * attempt, as readers do: the tenant view, the part of the tree that the old
@@ -17,6 +18,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "common/md5.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
@@ -46,14 +48,15 @@ typedef struct Replacement
 } Replacement;
 
 bool
-wh_replace_needed(const WhTemplate *tmpl, Oid relid, const char *indexes_md5_of_day)
+wh_replace_needed(const WhTemplate *tmpl, TupleDesc columns, Oid relid,
+				  const char *indexes_md5_of_day)
 {
 	char		md5[33];
 	const char *problem = NULL;
 
 	if (OidIsValid(wh_tree_parent(relid)) != tmpl->in_tree)
 		return true;
-	if (!(tmpl->in_tree ? wh_leaf_has_shape(tmpl, relid) : wh_view_relation_has_columns(relid, tmpl->columns)))
+	if (!(tmpl->in_tree ? wh_leaf_has_shape(tmpl, relid) : wh_view_relation_has_columns(relid, columns)))
 		return true;
 	if (indexes_md5_of_day == NULL)
 		return false;
@@ -175,7 +178,8 @@ attempt(void *arg)
 	wh_tree_lock_leaf(replacement->old_relid);
 	change_views(replacement);
 	wh_user_views_refuse(one_oid(replacement->old_relid),
-						 psprintf("relation \"%s.%s\" cannot be made anew",
+						 psprintf("%s \"%s.%s\" cannot be made anew",
+								  get_rel_relkind(replacement->old_relid) == RELKIND_MATVIEW ? "materialized view" : "table",
 								  replacement->schema, replacement->relname));
 
 	saved = wh_saved_read(replacement->old_relid);

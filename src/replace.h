@@ -8,11 +8,12 @@
 #include "template.h"
 
 /*
- * Whether a day cannot be swapped, because its relation is not of the layout of
- * the template, has not its columns, or the indexes of the template are not those that it was
- * loaded with (md5 of their text; NULL if not known).
+ * Whether a relation cannot take new content, because it is not of the layout of
+ * the template, has not these columns, or the indexes of the template are not
+ * those that it was loaded with (md5 of their text; NULL if not known).
  */
-extern bool wh_replace_needed(const WhTemplate *tmpl, Oid relid, const char *indexes_md5_of_day);
+extern bool wh_replace_needed(const WhTemplate *tmpl, TupleDesc columns, Oid relid,
+							  const char *indexes_md5_of_day);
 
 /* The name under which the new relation is loaded, in the same schema. */
 extern char *wh_replace_temporary_name(const char *relname);

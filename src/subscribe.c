@@ -6,7 +6,8 @@
  * dropped only if the ledger knows their OID, never with CASCADE, and only
  * after the views have been made without them.
  *
- * Locks when data is dropped: the day relations as a load takes them
+ * Locks when data is dropped: for a single day that of its name, and what
+ * late.c locks when it is in the table of its month or year; the day relations as a load takes them
  * (ShareUpdateExclusiveLock), their ledger rows, then what publish.c locks,
  * then the relations for good.
  */
@@ -21,6 +22,8 @@
 #include "utils/lsyscache.h"
 
 #include "clock.h"
+#include "late.h"
+#include "load.h"
 #include "politely.h"
 #include "publish.h"
 #include "schedule.h"
@@ -357,23 +360,6 @@ lock_days(const char *template_name, const char *schema, WhArg date)
 	return days;
 }
 
-/* Its relation holds other days too. */
-static void
-refuse_combined_day(const char *template_name, const char *schema, DateADT date)
-{
-	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), WH_DATE(date)};
-
-	if (wh_query("SELECT relation FROM _wh.day_loads WHERE template_name = $1 AND target_schema = $2"
-				 " AND target_date = $3 AND state = 'combined'", lengthof(args), args) == 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the day is in the combined table \"%s.%s\"",
-					schema, wh_get_text(CurrentMemoryContext, 0, 1)),
-			 errdetail("%s of template \"%s\" is no relation of its own any more.",
-					   wh_date_text(date), template_name)));
-}
-
 static void
 drop_days(List *days)
 {
@@ -544,8 +530,6 @@ drop_day(void *arg)
 	const DoomedDay *day = arg;
 	bool		uncounted;
 
-	/* it may have been combined while we waited for its relation */
-	refuse_combined_day(day->template_name, day->schema, day->date);
 	if (forget_days(day->template_name, day->schema, WH_DATE(day->date)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -563,7 +547,7 @@ Datum
 wh_sql_drop_day(PG_FUNCTION_ARGS)
 {
 	char	   *tenant_name;
-	DoomedDay	day;
+	DoomedDay	day = {0};
 
 	wh_require_preloaded();
 	day.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
@@ -579,8 +563,9 @@ wh_sql_drop_day(PG_FUNCTION_ARGS)
 	wh_tenant_require_template(day.template_name);
 	check_feeds(tenant_name, day.template_name, day.schema);
 	/* waits for a load of that day, before readers feel anything */
-	refuse_combined_day(day.template_name, day.schema, day.date);
-	day.relations = lock_days(day.template_name, day.schema, WH_DATE(day.date));
+	wh_load_lock(day.schema, wh_template_day_name(day.template_name, day.date));
+	if (!wh_late_delete(day.template_name, day.schema, day.date))
+		day.relations = lock_days(day.template_name, day.schema, WH_DATE(day.date));
 	wh_politely(InvalidOid, drop_day, &day);
 	wh_spi_end();
 	PG_RETURN_VOID();

@@ -380,7 +380,7 @@ wh_template_views_follow(const char *template_name, Oid invoker)
 	read_views(&views, schemas, n);
 	wh_politely(InvalidOid, follow_in_tree, views.tmpl);
 	for (int i = 0; i < views.ntenants; i++)
-		for (uint64 day = 0; day < views.tenants[i].nmembers; day++)
+		for (uint64 day = 0; day < views.tenants[i].nmembers + views.tenants[i].nrefused; day++)
 			check_day_is_readable(views.tmpl, &views.tenants[i].members[day]);
 	remake(&views);
 	for (int i = 0; i < n; i++)

@@ -49,6 +49,21 @@ members_are_right(const WhView *view)
 		lengthof(args), args) == 1 && wh_get_bool(0, 1);
 }
 
+/* Is it made so that whoever reads it gets an error? */
+static bool
+refuses_now(Oid relid)
+{
+	WhArg		args[] = {WH_OID(relid)};
+
+	return wh_query(
+		"SELECT FROM pg_catalog.pg_rewrite r"
+		"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+		"   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass"
+		"  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.proname = 'refuse_to_read'"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = '_wh'"
+		" WHERE r.ev_class = $1", lengthof(args), args) > 0;
+}
+
 /* Type with its typmod, readable under any search_path. */
 static char *
 type_text(Form_pg_attribute column)
@@ -120,11 +135,34 @@ append_branch(StringInfo sql, const WhView *view, const WhMember *member)
 		appendStringInfoString(sql, " WHERE false");
 }
 
+/* The same columns from a function that raises an error. */
+static char *
+refusing_body(const WhView *view)
+{
+	StringInfoData columns;
+	StringInfoData sql;
+
+	initStringInfo(&columns);
+	initStringInfo(&sql);
+	for (int i = 0; i < view->columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(view->columns, i);
+
+		appendStringInfo(&columns, "%s %s, ", quote_identifier(NameStr(column->attname)), type_text(column));
+		appendStringInfo(&sql, "%s, ", quote_identifier(NameStr(column->attname)));
+	}
+	return psprintf("SELECT %s" WH_SCHEMA_NAME_COLUMN " FROM _wh.refuse_to_read(%s) AS t(%s"
+					WH_SCHEMA_NAME_COLUMN " pg_catalog.text)",
+					sql.data, quote_literal_cstr(view->name), columns.data);
+}
+
 static char *
 view_body(const WhView *view)
 {
 	StringInfoData sql;
 
+	if (view->refuses)
+		return refusing_body(view);
 	initStringInfo(&sql);
 	if (view->nmembers == 0)
 		append_branch(&sql, view, NULL);
@@ -248,5 +286,8 @@ wh_view_create(WhView *view)
 bool
 wh_view_is_up_to_date(const WhView *view)
 {
-	return OidIsValid(view->relid) && members_are_right(view) && wh_view_columns_are_right(view);
+	if (!OidIsValid(view->relid) ||
+		(view->is_public && refuses_now(view->relid) != view->refuses))
+		return false;
+	return (view->refuses || members_are_right(view)) && wh_view_columns_are_right(view);
 }

@@ -28,7 +28,13 @@ typedef struct WhView
 	const char *comment;		/* for a new one */
 	bool		is_public;		/* adds schema_name */
 	uint64		nmembers;
-	WhMember   *members;
+	WhMember   *members;		/* nrefused more stand behind the nmembers */
+	uint64		nrefused;		/* that are kept out, see budget.h */
+	bool		refuses;		/* who reads it shall get an error, see budget.h */
+	int64		locks;			/* of a query of it as it should be; 0: not counted */
+	int64		locks_wanted;	/* with the refused members, if there are any */
+	int64		locks_before;	/* of a tenant view, as it was made the last time */
+	int64		refused_days_before;
 } WhView;
 
 /* The relation of that name, or InvalidOid. */
@@ -40,7 +46,7 @@ extern char *wh_view_name(const WhView *view);
 /* 42P07 unless the name is free or belongs to the view we made. */
 extern void wh_view_check_is_ours(const WhView *view, Oid known_oid);
 
-/* Exists, reads exactly its members and has exactly its columns? */
+/* Exists, reads exactly its members (or refuses) and has exactly its columns? */
 extern bool wh_view_is_up_to_date(const WhView *view);
 
 /* Could CREATE OR REPLACE VIEW give it its columns?  True if there is none. */

@@ -145,6 +145,7 @@ static void
 run_refresh(const WhJob *job)
 {
 	FinishedDay day = {.job = job};
+	List	   *tables = NIL;
 
 	if (job->is_probe)
 		probe(job);
@@ -152,6 +153,7 @@ run_refresh(const WhJob *job)
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, &kept_remote);
+	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();
 }
@@ -242,15 +244,18 @@ run_publish(const WhJob *job)
 
 	wh_begin_transaction();
 	wh_publish_public_view(job->template_name);
+	commit_transaction();
 	if (first_error == NULL)
 	{
+		wh_begin_transaction();
+		wh_publish_check_complete(job->template_name);
 		/* whoever enqueues another one now waits for this commit */
 		wh_queue_succeed(job, 0, 0, NULL);
 		if (wh_publish_is_out_of_date(job->template_name))
 			(void) wh_queue_enqueue_publish(job->template_name, job->backfill_id);
+		commit_transaction();
 	}
-	commit_transaction();
-	if (first_error != NULL)
+	else
 		ReThrowError(first_error);
 }
 

@@ -122,14 +122,7 @@ is(sql($node, "SELECT command || ': ' || return_message FROM _wh.job_run_details
 	'combine events 2024-03 of shop_1 in shop_1: combined 1500 rows of 31 relations', 'the run is recorded');
 is(combine("'events', 'shop_1', 2024, 3"), 'already_combined', 'again: nothing to do');
 
-# ---- a day of it -------------------------------------------------------
-
-fails_with($node, "SELECT _wh.update_mv_by_template('events', 'shop_1', '2024-03-07')", '55000',
-	qr/the day is in the combined table "shop_1.events_2024_03"/, 'a combined day is not loaded as a day');
-fails_with($node, "SELECT _wh.drop_day('events', 'shop_1', '2024-03-07')", '55000',
-	qr/the day is in the combined table "shop_1.events_2024_03"/, 'nor dropped as one');
-is(sql($node, "SELECT count(*) FROM _wh.plan_backfill('events', 'shop_1', '2024-03-01', '2024-03-31')"), 0, 'nor missing');
-is(content(), $before, 'same content');
+is(sql($node, "SELECT count(*) FROM _wh.plan_backfill('events', 'shop_1', '2024-03-01', '2024-03-31')"), 0, 'and no day is missing');
 
 # ---- a year ------------------------------------------------------------
 
