@@ -5,7 +5,7 @@ CREATE FUNCTION _wh.add_tenant(tenant_name text, host text, port integer, dbname
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_add_tenant';
 COMMENT ON FUNCTION _wh.add_tenant(text, text, integer, text, text, text, text[], date) IS
-'Makes the connection of a tenant, its schema with the reader''s right to use it, and a subscription with its schedule to each of the templates; without start_date from today (UTC) on. Errors: 42710 the tenant exists, 42704 unknown template, 22023 bad value, 42501 the schema is not ours';
+'Makes the connection of a tenant, its schema with the reader''s right to use it, and a subscription with its schedules (see setup_cron) to each of the templates; without start_date from today (UTC) on. Errors: 42710 the tenant exists, 42704 unknown template, 22023 bad value, 42501 the schema is not ours';
 
 CREATE FUNCTION _wh.subscribe(tenant_name text, template_name text, target_schema text DEFAULT NULL,
 	start_date date DEFAULT NULL)
@@ -54,13 +54,13 @@ CREATE FUNCTION _wh.pause_tenant(tenant_name text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_pause_tenant';
 COMMENT ON FUNCTION _wh.pause_tenant(text) IS
-'No new job of the tenant starts, and its schedules that come due are skipped, until resume_tenant(). Errors: 42704 unknown tenant';
+'No new job reads the tenant, and its schedules that come due are skipped, until resume_tenant(). Errors: 42704 unknown tenant';
 
 CREATE FUNCTION _wh.resume_tenant(tenant_name text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_resume_tenant';
 COMMENT ON FUNCTION _wh.resume_tenant(text) IS
-'Ends pause_tenant(): refreshes that were skipped are due now. A tenant that is set aside is asked at once. Errors: 42704 unknown tenant';
+'Ends pause_tenant(): schedules that were skipped are due now. A tenant that is set aside is asked at once. Errors: 42704 unknown tenant';
 
 CREATE FUNCTION _wh.pause_backfill(backfill_id bigint)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -62,7 +62,7 @@ CREATE FUNCTION _wh.setup_cron(template_name text DEFAULT NULL)
 RETURNS integer LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_setup_cron';
 COMMENT ON FUNCTION _wh.setup_cron(text) IS
-'Gives every active subscription (of one template, or NULL for all) a schedule named "refresh {template} {tenant}", staggered where the template''s schedule has an H, and those that have another text than their template the template''s. Returns how many it made or changed, so 0 when called again. Errors: 42704 unknown template';
+'Gives every active subscription (of one template, or NULL for all) its schedules, as far as it has not got them: "refresh {template} {tenant}", staggered where the template''s schedule has an H, "combine month {template} {tenant}" at some minute after 03:00 UTC every day, and "combine year {template} {tenant}" on 15 February at 02:00 UTC. Refreshes that have another text than their template get the template''s. Returns how many it made or changed, so 0 when called again. Errors: 42704 unknown template';
 
 CREATE FUNCTION _wh.import_pg_cron()
 RETURNS integer LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
@@ -72,7 +72,9 @@ COMMENT ON FUNCTION _wh.import_pg_cron() IS
 
 CREATE VIEW _wh.job AS
 SELECT c.schedule_id AS jobid, c.schedule,
-	coalesce(c.command, concat_ws(' ', c.kind, c.template_name, 'from ' || c.tenant_name, 'into ' || c.target_schema)) AS command,
+	coalesce(c.command, CASE WHEN c.kind LIKE 'combine%'
+		THEN concat_ws(' ', replace(c.kind, '_', ' '), c.template_name, 'of ' || c.tenant_name, 'in ' || c.target_schema)
+		ELSE concat_ws(' ', c.kind, c.template_name, 'from ' || c.tenant_name, 'into ' || c.target_schema) END) AS command,
 	'localhost'::text AS nodename, current_setting('port')::integer AS nodeport,
 	current_database()::text AS database, c.username, c.active, c.name AS jobname,
 	c.kind, z.timezone, c.next_run,

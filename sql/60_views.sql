@@ -42,7 +42,8 @@ ORDER BY c.tenant_name;
 COMMENT ON VIEW _wh.tenant_health IS
 'A row per tenant: closed (all is well, or it failed once or twice), open (it keeps refusing connections and is not asked before retry_at) or half-open (one job may find out whether it can be reached again)';
 
--- The order of the cases is that in which the launcher looks.
+-- The order of the cases is that in which the launcher looks.  Only a refresh
+-- reads its tenant, and so waits for it.
 CREATE VIEW _wh.job_status AS
 SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.target_date, j.backfill_id,
 	s.name AS schedule, j.reason,
@@ -66,11 +67,11 @@ SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.targ
 FROM _wh.jobs j
 LEFT JOIN _wh.schedules s ON s.schedule_id = j.schedule_id
 LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id
-LEFT JOIN _wh.tenant_connections c ON c.tenant_name = j.tenant_name
-LEFT JOIN _wh.tenant_health h ON h.tenant_name = j.tenant_name
+LEFT JOIN _wh.tenant_connections c ON j.kind = 'refresh' AND c.tenant_name = j.tenant_name
+LEFT JOIN _wh.tenant_health h ON h.tenant_name = c.tenant_name
 LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE priority >= 40) AS backfills
-		FROM _wh.jobs WHERE state = 'running' AND tenant_name IS NOT NULL GROUP BY 1) r
-	ON r.tenant_name = j.tenant_name
+		FROM _wh.jobs WHERE state = 'running' AND kind = 'refresh' GROUP BY 1) r
+	ON r.tenant_name = c.tenant_name
 CROSS JOIN (SELECT count(*) FILTER (WHERE priority >= 40) AS backfills FROM _wh.jobs WHERE state = 'running') w
 CROSS JOIN LATERAL (SELECT coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer) AS cap) m
 ORDER BY j.job_id DESC;
@@ -121,6 +122,50 @@ SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
 COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
+
+-- The bytes are the ledger's, as of the load: asking the relations themselves
+-- would lock each of them, and a hundred thousand are too many to open.
+CREATE VIEW _wh.storage_usage AS
+SELECT s.tenant_name, s.template_name, s.target_schema,
+	coalesce(u.relations, 0) AS relations, coalesce(u.rows, 0) AS rows, coalesce(u.bytes, 0) AS bytes,
+	coalesce(u.day_relations, 0) AS day_relations, coalesce(u.day_rows, 0) AS day_rows,
+	coalesce(u.day_bytes, 0) AS day_bytes, coalesce(u.day_tablespaces, '{}') AS day_tablespaces,
+	coalesce(u.month_relations, 0) AS month_relations, coalesce(u.month_rows, 0) AS month_rows,
+	coalesce(u.month_bytes, 0) AS month_bytes, coalesce(u.month_tablespaces, '{}') AS month_tablespaces,
+	coalesce(u.year_relations, 0) AS year_relations, coalesce(u.year_rows, 0) AS year_rows,
+	coalesce(u.year_bytes, 0) AS year_bytes, coalesce(u.year_tablespaces, '{}') AS year_tablespaces
+FROM _wh.tenant_templates s
+LEFT JOIN (
+	SELECT r.template_name, r.target_schema,
+		sum(r.relations)::bigint AS relations, sum(r.rows)::bigint AS rows, sum(r.bytes)::bigint AS bytes,
+		(sum(r.relations) FILTER (WHERE r.tier = 'day'))::bigint AS day_relations,
+		(sum(r.rows) FILTER (WHERE r.tier = 'day'))::bigint AS day_rows,
+		(sum(r.bytes) FILTER (WHERE r.tier = 'day'))::bigint AS day_bytes,
+		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'day') AS day_tablespaces,
+		(sum(r.relations) FILTER (WHERE r.tier = 'month'))::bigint AS month_relations,
+		(sum(r.rows) FILTER (WHERE r.tier = 'month'))::bigint AS month_rows,
+		(sum(r.bytes) FILTER (WHERE r.tier = 'month'))::bigint AS month_bytes,
+		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'month') AS month_tablespaces,
+		(sum(r.relations) FILTER (WHERE r.tier = 'year'))::bigint AS year_relations,
+		(sum(r.rows) FILTER (WHERE r.tier = 'year'))::bigint AS year_rows,
+		(sum(r.bytes) FILTER (WHERE r.tier = 'year'))::bigint AS year_bytes,
+		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'year') AS year_tablespaces
+	FROM (
+		SELECT d.template_name, d.target_schema, d.tier, t.spcname::text AS tablespace,
+			count(*) AS relations, sum(d.rows) AS rows, sum(d.bytes) AS bytes
+		FROM (
+			SELECT template_name, target_schema, relation, relation_oid,
+				_wh.relation_tier(template_name, relation, min(target_date)) AS tier,
+				sum(rows) AS rows, sum(bytes) AS bytes
+			FROM _wh.day_loads WHERE relation_oid IS NOT NULL GROUP BY 1, 2, 3, 4) d
+		JOIN pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation
+		JOIN pg_tablespace t ON t.oid = CASE c.reltablespace
+			WHEN 0 THEN (SELECT b.dattablespace FROM pg_database b WHERE b.datname = current_database())
+			ELSE c.reltablespace END
+		GROUP BY 1, 2, 3, 4) r
+	GROUP BY 1, 2) u ON u.template_name = s.template_name AND u.target_schema = s.target_schema
+ORDER BY s.template_name, s.target_schema;
+COMMENT ON VIEW _wh.storage_usage IS 'A row per subscription: relations, rows and bytes (with indexes and TOAST, as they were when loaded), all together and by day, month and year relations, with the tablespaces of these';
 
 -- Who reads a part of a partition tree locks the part, and its root to know the
 -- part's bounds; the public view locks the root once, and of the tenant views

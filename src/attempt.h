@@ -15,4 +15,11 @@ typedef void (*WhAction) (void *arg);
  */
 extern ErrorData *wh_attempt(WhAction action, void *arg);
 
+/*
+ * The same for an action that begins and commits transactions of its own, called
+ * outside one: what is under way when it fails is rolled back, what it committed
+ * stays.  A cancel is passed on at once.
+ */
+extern ErrorData *wh_attempt_transactions(WhAction action, void *arg);
+
 #endif

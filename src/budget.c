@@ -16,12 +16,14 @@
 #include "postgres.h"
 
 #include "access/twophase.h"
+#include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 
 #include "budget.h"
 #include "sqlutil.h"
@@ -162,9 +164,15 @@ wh_budget_fit_tenant_view(WhView *view, const bool *is_new)
 	view->locks = locks_of_view(view);
 }
 
+/*
+ * One over a partition tree is left alone: what a query of it locks depends on
+ * its conditions, and it does not grow by publications.
+ */
 void
 wh_budget_fit_public_view(WhView *view)
 {
+	if (view->nmembers == 1 && get_rel_relkind(view->members[0].relid) == RELKIND_PARTITIONED_TABLE)
+		return;
 	view->locks = locks_of_view(view);
 	view->refuses = view->locks > wh_budget();
 }

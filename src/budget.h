@@ -19,7 +19,8 @@ extern int64 wh_budget_locks_of(Datum members);
 /*
  * Decides whether the view can be made of its members: of a tenant view those
  * that would pass the budget are put behind nmembers, into nrefused; a public
- * view is to refuse.  "is_new" says which members no view has read yet.
+ * view that is no partition tree is to refuse.  "is_new" says which members no
+ * view has read yet.
  */
 extern void wh_budget_fit_tenant_view(WhView *view, const bool *is_new);
 extern void wh_budget_fit_public_view(WhView *view);

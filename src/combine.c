@@ -27,6 +27,7 @@
 
 #include "clock.h"
 #include "combine.h"
+#include "combine_due.h"
 #include "load.h"
 #include "politely.h"
 #include "publish.h"
@@ -34,11 +35,9 @@
 #include "status.h"
 #include "swap.h"
 #include "tenant.h"
+#include "tier.h"
 #include "tree.h"
 #include "user_views.h"
-
-/* How many missing days an error names. */
-#define NAMED_DAYS 10
 
 static double
 seconds_since(instr_time start)
@@ -133,52 +132,6 @@ check_name_is_free(const WhCombine *combine)
 				 errhint("Rename or drop it; its name is needed for the table of %s.", combine->period)));
 }
 
-/*
- * A tenant's first day is that of the subscription, or an older one that was
- * loaded: history need not have been asked for when it was made.
- */
-static void
-read_missing(WhCombine *combine)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {
-		WH_TEXT(combine->template_name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last)
-	};
-	uint64		n;
-
-	wh_spi_begin();
-	n = wh_query("SELECT x.target_date FROM (SELECT $3 + i AS target_date"
-				 "    FROM pg_catalog.generate_series(0, $4 - $3) AS i) x"
-				 " WHERE x.target_date >= (SELECT least(s.start_date, (SELECT min(d.target_date)"
-				 "      FROM _wh.day_loads d WHERE d.template_name = $1 AND d.target_schema = $2"
-				 "       AND d.relation_oid IS NOT NULL))"
-				 "    FROM _wh.tenant_templates s WHERE s.template_name = $1 AND s.target_schema = $2)"
-				 "   AND NOT EXISTS (SELECT FROM _wh.day_loads d"
-				 "     JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
-				 "     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
-				 "     WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = x.target_date)"
-				 " ORDER BY 1", lengthof(args), args);
-	combine->nmissing = (int) n;
-	combine->missing = MemoryContextAlloc(cxt, sizeof(DateADT) * Max(n, 1));
-	for (uint64 i = 0; i < n; i++)
-		combine->missing[i] = wh_get_date(i, 1);
-	wh_spi_end();
-}
-
-static char *
-name_missing(const WhCombine *combine)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (int i = 0; i < Min(combine->nmissing, NAMED_DAYS); i++)
-		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", wh_date_text(combine->missing[i]));
-	if (combine->nmissing > NAMED_DAYS)
-		appendStringInfo(&text, " and %d more", combine->nmissing - NAMED_DAYS);
-	return text.data;
-}
-
 static void
 check_missing(const WhCombine *combine)
 {
@@ -195,7 +148,7 @@ check_missing(const WhCombine *combine)
 							   "%d days of %s of template \"%s\" are missing in schema \"%s\"",
 							   combine->nmissing, combine->nmissing, combine->period,
 							   combine->template_name, combine->schema),
-				 errdetail("Missing: %s.", name_missing(combine)),
+				 errdetail("Missing: %s.", wh_combine_name_days(combine->missing, combine->nmissing)),
 				 errhint("Load them with _wh.enqueue_backfill(), or combine without them: allow_missing => true.")));
 }
 
@@ -207,12 +160,16 @@ create_table(WhCombine *combine)
 	char	   *name = quote_qualified_identifier(combine->schema, combine->relname);
 	WhLeaf		leaf = wh_combine_leaf(combine);
 
+	combine->tablespace = wh_tier_tablespace(combine->template_name,
+											 combine->last - combine->first > 31 ? WH_TIER_YEAR : WH_TIER_MONTH);
 	wh_spi_begin();
 	if (combine->tmpl->in_tree)
-		(void) wh_leaf_create(&leaf, combine->relname, NULL);
+		(void) wh_leaf_create(&leaf, combine->relname, combine->tablespace);
 	else
-		wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)", name,
-				   wh_template_column_definition_list(combine->tmpl));
+		wh_utility("CREATE TABLE %s (%s, " WH_DATE_COLUMN " pg_catalog.date)%s%s", name,
+				   wh_template_column_definition_list(combine->tmpl),
+				   combine->tablespace ? " TABLESPACE " : "",
+				   combine->tablespace ? wh_quote(combine->tablespace) : "");
 	wh_utility("COMMENT ON TABLE %s IS %s", name,
 			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
 										   combine->period, combine->template_name, combine->tenant_name)));
@@ -222,15 +179,14 @@ create_table(WhCombine *combine)
 }
 
 /* A key of a day need not be one of a year. */
-void
-wh_combine_report_duplicate_key(const char *template_name, const char *period,
-								const char *index_name, const char *detail)
+static void
+report_duplicate_key(const WhCombine *combine, const char *index_name, const ErrorData *error)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("the key of index \"%s\" is unique in each day of template \"%s\", but not over %s",
-					index_name, template_name, period),
-			 detail != NULL ? errdetail("%s", detail) : 0,
+					index_name, combine->template_name, combine->period),
+			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
 			 errhint("Nothing was changed. Add a column that tells the days apart to that index in the template, or leave out UNIQUE.")));
 }
 
@@ -253,8 +209,7 @@ build_index(const WhCombine *combine, IndexStmt *index)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		wh_combine_report_duplicate_key(combine->template_name, combine->period,
-										index_name, error->detail);
+		report_duplicate_key(combine, index_name, error);
 	}
 	PG_END_TRY();
 }
@@ -266,7 +221,13 @@ build_indexes(const WhCombine *combine)
 
 	wh_status_phase(WH_PHASE_INDEXING);
 	foreach(cell, wh_template_indexes(combine->tmpl, combine->schema, combine->relname))
-		build_index(combine, lfirst_node(IndexStmt, cell));
+	{
+		IndexStmt  *index = lfirst_node(IndexStmt, cell);
+
+		if (index->tableSpace == NULL)
+			index->tableSpace = combine->tablespace;
+		build_index(combine, index);
+	}
 	wh_spi_begin();
 	wh_utility("ANALYZE %s", quote_qualified_identifier(combine->schema, combine->relname));
 	wh_spi_end();
@@ -348,7 +309,10 @@ check_table(WhCombine *combine)
 
 /* ---- in the place of its days ---- */
 
-/* Every day gets its share of the bytes, so that sums over days stay right. */
+/*
+ * Every day gets its share of the bytes, by its rows, so that sums over days stay
+ * right: the shares are differences of sums that are rounded, and so add up.
+ */
 static void
 write_ledger(const WhCombine *combine)
 {
@@ -364,13 +328,21 @@ write_ledger(const WhCombine *combine)
 	for (int i = 0; i < combine->nmembers; i++)
 		days += combine->members[i].days;
 	args[lengthof(args) - 1] = WH_INT8(days);
-	if (wh_query("UPDATE _wh.day_loads"
-				 "   SET state = CASE state WHEN 'suspect' THEN state ELSE 'combined' END, relation = $6, relation_oid = $7, relation_file = $8,"
-				 "       bytes = CASE WHEN $10 = 0 THEN $9 / $12"
-				 "         ELSE pg_catalog.round($9::pg_catalog.numeric * rows / $10)::pg_catalog.int8 END,"
+	if (wh_query("WITH weighed AS (SELECT target_date, CASE WHEN $10 = 0 THEN 1 ELSE rows END AS weight,"
+				 "     CASE WHEN $10 = 0 THEN $12 ELSE $10 END AS total"
+				 "    FROM _wh.day_loads WHERE template_name = $1 AND target_schema = $2"
+				 "     AND target_date BETWEEN $3 AND $4 AND relation_oid = ANY ($5)),"
+				 "  summed AS (SELECT target_date, weight, total,"
+				 "     pg_catalog.sum(weight) OVER (ORDER BY target_date) AS upto FROM weighed)"
+				 " UPDATE _wh.day_loads d"
+				 "   SET state = CASE d.state WHEN 'suspect' THEN d.state ELSE 'combined' END, relation = $6,"
+				 "       relation_oid = $7, relation_file = $8,"
+				 "       bytes = (pg_catalog.div($9 * s.upto, s.total)"
+				 "         - pg_catalog.div($9 * (s.upto - s.weight), s.total))::pg_catalog.int8,"
 				 "       indexes_md5 = pg_catalog.md5($11), counted = false"
-				 " WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
-				 "   AND relation_oid = ANY ($5)", lengthof(args), args) != (uint64) days)
+				 "   FROM summed s"
+				 "  WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = s.target_date"
+				 "   AND d.relation_oid = ANY ($5)", lengthof(args), args) != (uint64) days)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the ledger of template \"%s\" changed in schema \"%s\" while %s was combined",
@@ -491,7 +463,8 @@ wh_combine(WhCombine *combine)
 		combine->bytes = wh_load_bytes(combine->relid);
 	else
 	{
-		read_missing(combine);
+		combine->nmissing = wh_combine_missing(combine->template_name, combine->schema,
+											   combine->first, combine->last, &combine->missing);
 		if (combine->nmembers > 0)
 			check_name_is_free(combine);
 		check_missing(combine);
@@ -500,4 +473,12 @@ wh_combine(WhCombine *combine)
 		put_in_place(combine);
 	}
 	wh_status_phase(WH_PHASE_IDLE);
+}
+
+char *
+wh_combine_summary(const WhCombine *combine)
+{
+	if (combine->already_combined)
+		return psprintf("already combined in \"%s.%s\"", combine->schema, combine->relname);
+	return psprintf("combined " INT64_FORMAT " rows of %d relations", combine->rows, combine->nmembers);
 }

@@ -52,6 +52,7 @@ typedef struct WhCombine
 	int			nmissing;
 	DateADT    *missing;
 	Oid			relid;
+	char	   *tablespace;		/* that the template wants it in, or NULL */
 	int64		rows;
 	int64		bytes;
 	double		copy_seconds;
@@ -66,6 +67,9 @@ typedef struct WhCombine
  * allocates is in the context of the caller.
  */
 extern void wh_combine(WhCombine *combine);
+
+/* What came of it, for people, on one line. */
+extern char *wh_combine_summary(const WhCombine *combine);
 
 /*
  * Makes the table "relname" with the columns and indexes of "tmpl" and copies the
@@ -84,10 +88,6 @@ extern char *wh_combine_day_expression(const WhTemplate *tmpl, Oid relid);
 
 /* The leaf that the table of the period becomes in a tree. */
 extern WhLeaf wh_combine_leaf(const WhCombine *combine);
-
-/* 23505: a unique key of days does not hold over the period. */
-extern void wh_combine_report_duplicate_key(const char *template_name, const char *period,
-											const char *index_name, const char *detail) pg_attribute_noreturn();
 
 /*
  * combine_members.c: locks the names of the period and what is loaded of it,

@@ -14,7 +14,8 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
+#include "access/twophase.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
@@ -29,6 +30,9 @@
 
 /* How often the members may change while we wait for their locks. */
 #define MAX_LOOKS 10
+
+/* Of catalogs, the ledger, the views and the new table. */
+#define LOCKS_BESIDES 150
 
 /* ---- what there is ---- */
 
@@ -114,6 +118,62 @@ wh_combine_member_oids(const WhCombine *combine)
 	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
+/* ---- are there enough locks? ---- */
+
+/*
+ * What the drop of the members holds until the commit, as the catalogs have it:
+ * relation, row type and its array, the rule of a materialized view, indexes,
+ * TOAST table and its index.
+ */
+static int64
+count_locks(const WhCombine *combine)
+{
+	WhArg		args[] = {wh_arg(OIDARRAYOID, wh_combine_member_oids(combine))};
+	int64		names = combine->last - combine->first + 1 + (combine->month == 0 ? MONTHS_PER_YEAR : 0) + 1;
+
+	wh_query("SELECT coalesce(sum(3 + (c.relkind = 'm')::integer + 2 * (c.reltoastrelid <> 0)::integer"
+			 "   + (SELECT count(*) FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)), 0)::bigint"
+			 "  FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)", lengthof(args), args);
+	return wh_get_int8(0, 1) + names + LOCKS_BESIDES;
+}
+
+static int64
+count_locks_of_others(void)
+{
+	wh_query("SELECT count(*) FROM pg_catalog.pg_locks"
+			 " WHERE NOT fastpath AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()", 0, NULL);
+	return wh_get_int8(0, 1);
+}
+
+/*
+ * Who fills the lock table makes everybody fail, readers too.  A quarter of what
+ * nobody has now is left to them.
+ */
+static void
+check_locks(const WhCombine *combine)
+{
+	int64		slots = MaxBackends + max_prepared_xacts;
+	int64		room = max_locks_per_xact * slots;
+	int64		others;
+	int64		needed;
+
+	wh_spi_begin();
+	others = count_locks_of_others();
+	needed = count_locks(combine);
+	wh_spi_end();
+	if (needed <= (room - others) / 4 * 3)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("combining %s of template \"%s\" in schema \"%s\" needs more locks than the server can safely give",
+					combine->period, combine->template_name, combine->schema),
+			 errdetail("It needs " INT64_FORMAT " for %d relations; the lock table has room for " INT64_FORMAT ", of which others hold " INT64_FORMAT ".",
+					   needed, combine->nmembers, room, others),
+			 errhint("%saise max_locks_per_transaction to " INT64_FORMAT " or more and restart the server.",
+					 combine->month == 0 ? "Combine its months first, or r" : "R",
+					 (needed * 4 / 3 + others) / slots + 1)));
+}
+
 /* ---- nobody may change it from here on ---- */
 
 static void
@@ -178,6 +238,8 @@ read_and_lock_relations(WhCombine *combine)
 void
 wh_combine_lock_members(WhCombine *combine)
 {
+	read_members(combine);
+	check_locks(combine);
 	lock_names(combine);
 	read_and_lock_relations(combine);
 }

@@ -137,7 +137,7 @@ record(const WhCombine *combine, TimestampTz started_at)
 		WH_INT4(MyProcPid),
 		WH_TEXT(psprintf("combine %s %s of %s in %s", combine->template_name, combine->period,
 						 combine->tenant_name, combine->schema)),
-		WH_TEXT(psprintf("combined " INT64_FORMAT " rows of %d relations", combine->rows, combine->nmembers)),
+		WH_TEXT(wh_combine_summary(combine)),
 		WH_TSTZ(started_at), WH_TSTZ(GetCurrentTimestamp()),
 		WH_INT8(combine->rows)
 	};

@@ -73,7 +73,7 @@ wh_event_job(const WhJob *job, const char *state)
 	add_text(&json, "template", job->template_name);
 	add_text(&json, "tenant", job->tenant_name);
 	add_text(&json, "schema", job->target_schema);
-	add_text(&json, "date", job->kind == WH_JOB_REFRESH ? wh_date_text(job->target_date) : NULL);
+	add_text(&json, "date", wh_queue_has_target(job) ? wh_date_text(job->target_date) : NULL);
 	if (job->kind == WH_JOB_SQL)
 		add_clipped(&json, "schedule", job->schedule_name, NAME_BYTES);
 	send_event(&json);

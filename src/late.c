@@ -291,6 +291,19 @@ insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 	return rows;
 }
 
+/* The other row may be of the same day: the stage has no indexes. */
+static void
+report_duplicate_key(const WhRefresh *refresh, const WhLateTable *table, const ErrorData *error)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("the key of index \"%s\" of template \"%s\" does not hold over %s with the rows of %s",
+					error->constraint_name, refresh->tmpl->name, table->period,
+					wh_date_text(refresh->date)),
+			 error->detail != NULL ? errdetail("%s", error->detail) : 0,
+			 errhint("Nothing was changed. Mend the rows at the tenant, or the indexes of the template.")));
+}
+
 static void
 insert_day(const WhRefresh *refresh, const WhLateTable *table)
 {
@@ -310,8 +323,7 @@ insert_day(const WhRefresh *refresh, const WhLateTable *table)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		wh_combine_report_duplicate_key(refresh->tmpl->name, table->period,
-										error->constraint_name, error->detail);
+		report_duplicate_key(refresh, table, error);
 	}
 	PG_END_TRY();
 	if (rows != refresh->day->rows)

@@ -308,12 +308,18 @@ reap_gone(void)
 static void
 adopt(Worker *worker, const WhSlotInfo *info)
 {
+	bool		tidies;
+
 	worker->known = true;
 	worker->generation = info->generation;
 	worker->job.job_id = info->job_id;
 	worker->job.backfill_id = info->backfill_id;
-	strlcpy(worker->job.tenant_name, info->tenant_name, NAMEDATALEN);
-	worker->job.priority = info->backfill_id != 0 && info->tenant_name[0] != '\0' ?
+	/* what combines reads no tenant, and counts for none */
+	tidies = strncmp(info->job_kind, "combine", strlen("combine")) == 0 ||
+		strcmp(info->job_kind, "retention") == 0;
+	if (!tidies)
+		strlcpy(worker->job.tenant_name, info->tenant_name, NAMEDATALEN);
+	worker->job.priority = tidies || (info->backfill_id != 0 && info->tenant_name[0] != '\0') ?
 		WH_PRIORITY_BACKFILL : WH_PRIORITY_TODAY;
 	if (worker->job.job_id != 0)
 		wh_ready_started(&worker->job);

@@ -3,7 +3,7 @@
  *
  * A bound is right in every zone that stays within WH_ORDINARY_OFFSET of UTC,
  * and so do all zones of the world.  TimeZone also takes POSIX specifications
- * like 'X+167', a week from UTC.  A margin for these would cost every query
+ * like 'ZZZ+167', a week from UTC.  A margin for these would cost every query
  * weeks of partitions, so such sessions get no bounds, and plans that were
  * cached with one are made again when a session's TimeZone becomes such a zone:
  * the setting's own assign hook is chained, which sees every way to change it

@@ -28,7 +28,8 @@
 #define PUBLISH_AGAIN_MS 1000
 
 static const char *const read_sql =
-"SELECT j.job_id, j.backfill_id, j.tenant_name, j.priority, j.sequence_number, j.not_before"
+"SELECT j.job_id, j.backfill_id, CASE j.kind WHEN 'refresh' THEN j.tenant_name END,"
+" j.priority, j.sequence_number, j.not_before"
 "  FROM _wh.jobs j"
 "  LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id"
 " WHERE j.state = 'queued' AND j.job_id BETWEEN $1 AND $2"
@@ -104,19 +105,31 @@ wh_queue_read_unreachable(WhUnreachableCallback callback)
 	wh_spi_end();
 }
 
+/* In the order of WhJobKind. */
+static const char *const kind_names[] = {
+	"refresh", "publish", "sql", "combine_month", "combine_year", "retention"
+};
+
 static WhJobKind
 kind_from_name(const char *name)
 {
-	return strcmp(name, "refresh") == 0 ? WH_JOB_REFRESH :
-		strcmp(name, "publish") == 0 ? WH_JOB_PUBLISH : WH_JOB_SQL;
+	for (int i = 0; i < lengthof(kind_names); i++)
+		if (strcmp(name, kind_names[i]) == 0)
+			return (WhJobKind) i;
+	elog(ERROR, "job of unknown kind %s", name);	/* cannot happen: a constraint */
 }
 
 const char *
 wh_queue_kind_name(WhJobKind kind)
 {
-	static const char *const names[] = {"refresh", "publish", "sql"};
+	return kind_names[kind];
+}
 
-	return names[kind];
+bool
+wh_queue_has_target(const WhJob *job)
+{
+	return job->kind == WH_JOB_REFRESH || job->kind == WH_JOB_COMBINE_MONTH ||
+		job->kind == WH_JOB_COMBINE_YEAR;
 }
 
 /* What it says is asked for when it runs; NULL if its schedule has gone. */
@@ -137,7 +150,7 @@ read_command(WhJob *job, MemoryContext cxt)
 #define JOB_COLUMNS \
 "job_id, kind, template_name, tenant_name, target_schema, target_date," \
 " backfill_id, attempt, started_at, schedule_id, reason," \
-" EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)"
+" kind = 'refresh' AND EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)"
 
 static WhJob *
 read_job(uint64 row, MemoryContext cxt)
@@ -149,7 +162,7 @@ read_job(uint64 row, MemoryContext cxt)
 	job->template_name = wh_get_text(cxt, row, 3);
 	job->tenant_name = wh_get_text(cxt, row, 4);
 	job->target_schema = wh_get_text(cxt, row, 5);
-	if (job->kind == WH_JOB_REFRESH)
+	if (wh_queue_has_target(job))
 		job->target_date = wh_get_date(row, 6);
 	job->backfill_id = wh_get_int8(row, 7);
 	job->attempt = (int32) wh_get_int8(row, 8);
@@ -192,6 +205,12 @@ wh_queue_describe(const WhJob *job)
 		return psprintf("publish %s", job->template_name);
 	if (job->kind == WH_JOB_SQL)
 		return psprintf("sql %s", job->schedule_name ? job->schedule_name : "of a schedule that is gone");
+	if (job->kind == WH_JOB_RETENTION)
+		return psprintf("retention %s", job->template_name);
+	if (job->kind == WH_JOB_COMBINE_MONTH || job->kind == WH_JOB_COMBINE_YEAR)
+		return psprintf("combine %s %.*s of %s in %s", job->template_name,
+						job->kind == WH_JOB_COMBINE_YEAR ? 4 : 7, wh_date_text(job->target_date),
+						job->tenant_name, job->target_schema);
 	return psprintf("refresh %s %s from %s into %s", job->template_name,
 					wh_date_text(job->target_date), job->tenant_name,
 					job->target_schema);

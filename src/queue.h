@@ -22,6 +22,9 @@ typedef enum WhJobKind
 	WH_JOB_REFRESH,
 	WH_JOB_PUBLISH,
 	WH_JOB_SQL,
+	WH_JOB_COMBINE_MONTH,
+	WH_JOB_COMBINE_YEAR,
+	WH_JOB_RETENTION,
 } WhJobKind;
 
 typedef struct WhJob
@@ -31,9 +34,9 @@ typedef struct WhJob
 	int64		schedule_id;	/* 0: no schedule made it */
 	WhJobKind	kind;
 	char	   *template_name;	/* NULL for sql */
-	char	   *tenant_name;	/* of a refresh, else NULL */
+	char	   *tenant_name;	/* of a refresh or combination, else NULL */
 	char	   *target_schema;
-	DateADT		target_date;
+	DateADT		target_date;	/* of a combination: the first day */
 	char	   *command;		/* of an sql job, as its schedule has it now */
 	char	   *username;		/* who runs it */
 	char	   *schedule_name;
@@ -108,6 +111,9 @@ extern void wh_queue_recover(int64 job_id);
 extern bool wh_queue_enqueue_publish(const char *template_name, int64 backfill_id);
 
 extern const char *wh_queue_kind_name(WhJobKind kind);
+
+/* Whether it has a tenant, a schema and a date; only a refresh reads the tenant. */
+extern bool wh_queue_has_target(const WhJob *job);
 
 /* What a job does, for people: "refresh t 2025-01-31 from a into s". */
 extern char *wh_queue_describe(const WhJob *job);

@@ -103,11 +103,14 @@ remove_member(WhView *view, Oid relid)
 static void
 add_member(WhView *view, Oid relid)
 {
+	WhMember   *members = palloc(sizeof(WhMember) * (view->nmembers + 1));
 	WhMember	member = {relid, get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)};
 
-	view->members = view->nmembers == 0 ? palloc(sizeof(WhMember)) :
-		repalloc(view->members, sizeof(WhMember) * (view->nmembers + 1));
-	view->members[view->nmembers++] = member;
+	/* behind the members there may be others that are kept out of the view */
+	memcpy(members, view->members, sizeof(WhMember) * view->nmembers);
+	members[view->nmembers++] = member;
+	view->members = members;
+	view->nrefused = 0;
 }
 
 /*

@@ -2,9 +2,12 @@
  * schedule.c: a schedule has come due: what that means, by the ledger.
  *
  * Due means data, not ticks.  A refresh asks which days its subscription lacks
- * and enqueues those, each at most once; a command or a publication is enqueued
- * unless it is pending already.  Ticks that were missed are one run.  Every
- * decision leaves a row in job_run_details and the schedule's last_status.
+ * and enqueues those, each at most once, a combination which months or years are
+ * over (combine_due.c); a command or a publication is enqueued unless it is
+ * pending already.  Ticks that were missed are one run.  Every decision leaves a
+ * row in job_run_details and the schedule's last_status; where a combination or
+ * retention has nothing to do for the same reason as the last time, that row is
+ * the last one.
  *
  * Called by the launcher (due.c), a schedule at a time, in a subtransaction of
  * its own; whatever is wrong with one is raised here and caught there.  Starts
@@ -20,8 +23,10 @@
 #include "utils/acl.h"
 
 #include "clock.h"
+#include "combine_due.h"
 #include "guc.h"
 #include "queue.h"
+#include "retention.h"
 #include "schedule.h"
 #include "schedule_check.h"
 #include "wh_worker.h"
@@ -47,6 +52,7 @@ typedef struct Schedule
 	char	   *target_schema;
 	char	   *command;
 	char	   *username;
+	char	   *last_status;
 	TimestampTz next_run;
 	bool		has_next_run;
 } Schedule;
@@ -59,6 +65,7 @@ typedef struct Decision
 	char	   *reason;			/* due, or caught up */
 	int64		job_id;			/* of the only job; 0: none or several */
 	bool		disable;
+	bool		is_stale;		/* skipped for the same reason as the last time */
 } Decision;
 
 /* ---- reading ---- */
@@ -73,7 +80,7 @@ read_schedule(int64 schedule_id, bool *locked)
 
 	*locked = false;
 	if (wh_query("SELECT name, schedule, timezone, kind, template_name, tenant_name,"
-				 "  target_schema, command, username, next_run"
+				 "  target_schema, command, username, next_run, last_status"
 				 " FROM _wh.schedules WHERE schedule_id = $1 AND active"
 				 " FOR NO KEY UPDATE SKIP LOCKED", lengthof(args), args) == 0)
 	{
@@ -92,6 +99,7 @@ read_schedule(int64 schedule_id, bool *locked)
 	schedule->target_schema = wh_get_text(cxt, 0, 7);
 	schedule->command = wh_get_text(cxt, 0, 8);
 	schedule->username = wh_get_text(cxt, 0, 9);
+	schedule->last_status = wh_get_text(cxt, 0, 11);
 	schedule->next_run = wh_get_timestamptz(0, 10);
 	schedule->has_next_run = !wh_isnull(0, 10) && !TIMESTAMP_IS_NOBEGIN(schedule->next_run);
 	return schedule;
@@ -287,6 +295,38 @@ decide_refresh(const Schedule *schedule, Decision *decision)
 		describe_days(decision, wh_query(refresh_sql, lengthof(args), args));
 }
 
+/* ---- months and years ---- */
+
+/* Of many thousands of subscriptions most have nothing to combine every night. */
+static bool
+says_what_it_said(const Schedule *schedule, const Decision *decision)
+{
+	return strcmp(decision->status, "skipped") == 0 && schedule->last_status != NULL &&
+		strcmp(schedule->last_status, psprintf("skipped: %s", decision->message)) == 0;
+}
+
+static void
+decide_combine(const Schedule *schedule, Decision *decision)
+{
+	DateADT		start;
+	WhCombineDue due = {
+		.template_name = schedule->template_name,.tenant_name = schedule->tenant_name,
+		.schema = schedule->target_schema,.schedule_id = schedule->schedule_id,
+		.years = strcmp(schedule->kind, "combine_year") == 0
+	};
+
+	decision->status = "skipped";
+	decision->message = subscription_problem(schedule, &start);
+	if (decision->message == NULL)
+	{
+		wh_combine_enqueue_due(&due);
+		decision->status = due.nqueued > 0 ? "enqueued" : due.npending > 0 ? "coalesced" : "skipped";
+		decision->message = due.message;
+		decision->job_id = due.job_id;
+	}
+	decision->is_stale = says_what_it_said(schedule, decision);
+}
+
 /* ---- the other kinds ---- */
 
 /* After an INSERT that returns the job's id, if it was not pending already. */
@@ -325,6 +365,27 @@ decide_publish(const Schedule *schedule, Decision *decision)
 						  " ON CONFLICT DO NOTHING RETURNING job_id", lengthof(args), args));
 }
 
+static void
+decide_retention(const Schedule *schedule, Decision *decision)
+{
+	WhArg		args[] = {
+		WH_TEXT(schedule->template_name), WH_INT8(schedule->schedule_id),
+		WH_INT4(WH_PRIORITY_BACKFILL)
+	};
+
+	decision->status = "skipped";
+	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1", 1, args) == 0)
+		decision->message = psprintf("template \"%s\" does not exist", schedule->template_name);
+	else if (!wh_retention_is_due(schedule->template_name))
+		decision->message = "nothing is too old";
+	else
+		describe_job(decision,
+					 wh_query("INSERT INTO _wh.jobs (kind, template_name, schedule_id, reason, priority)"
+							  " VALUES ('retention', $1, $2, 'due', $3)"
+							  " ON CONFLICT DO NOTHING RETURNING job_id", lengthof(args), args));
+	decision->is_stale = says_what_it_said(schedule, decision);
+}
+
 /* What else may be wrong with the role is asked when the command runs. */
 static void
 decide_sql(const Schedule *schedule, Decision *decision)
@@ -346,14 +407,23 @@ decide_sql(const Schedule *schedule, Decision *decision)
 
 /* ---- writing ---- */
 
+static bool
+is_combine(const Schedule *schedule)
+{
+	return strncmp(schedule->kind, "combine_", strlen("combine_")) == 0;
+}
+
 static char *
 describe_schedule(const Schedule *schedule)
 {
 	if (strcmp(schedule->kind, "refresh") == 0)
 		return psprintf("refresh %s from %s into %s", schedule->template_name,
 						schedule->tenant_name, schedule->target_schema);
-	if (strcmp(schedule->kind, "publish") == 0)
-		return psprintf("publish %s", schedule->template_name);
+	if (strcmp(schedule->kind, "publish") == 0 || strcmp(schedule->kind, "retention") == 0)
+		return psprintf("%s %s", schedule->kind, schedule->template_name);
+	if (is_combine(schedule))
+		return psprintf("combine %s %s of %s in %s", schedule->kind + strlen("combine_"),
+						schedule->template_name, schedule->tenant_name, schedule->target_schema);
 	return schedule->command ? schedule->command : "";
 }
 
@@ -401,9 +471,14 @@ decide(const Schedule *schedule, TimestampTz now)
 		decide_refresh(schedule, &decision);
 	else if (strcmp(schedule->kind, "publish") == 0)
 		decide_publish(schedule, &decision);
+	else if (is_combine(schedule))
+		decide_combine(schedule, &decision);
+	else if (strcmp(schedule->kind, "retention") == 0)
+		decide_retention(schedule, &decision);
 	else
 		decide_sql(schedule, &decision);
-	record_decision(schedule, &decision);
+	if (!decision.is_stale)
+		record_decision(schedule, &decision);
 	move_on(schedule, &decision, now, next);
 	return decision.disable ? DT_NOEND : next;
 }
@@ -548,7 +623,7 @@ wh_schedule_tenant_resumed(const char *tenant_name)
 	WhArg		args[] = {WH_TEXT(tenant_name), WH_TSTZ(wh_clock_now())};
 
 	wh_spi_begin();
-	wh_schedule_write("UPDATE _wh.schedules SET next_run = $2 WHERE kind = 'refresh'"
+	wh_schedule_write("UPDATE _wh.schedules SET next_run = $2 WHERE kind <> 'sql'"
 					  " AND tenant_name = $1 AND active AND next_run > $2"
 					  " AND last_status LIKE 'skipped: %'", lengthof(args), args);
 	wh_spi_end();

@@ -31,8 +31,11 @@ extern TimestampTz wh_schedule_failed(int64 schedule_id, TimestampTz now, const 
  */
 extern bool wh_schedule_adjust(TimestampTz now, bool all, bool zone_changed);
 
-/* The schedule of a subscription, by the template's column; false if there was one. */
-extern bool wh_schedule_subscription(const char *template_name, const char *tenant_name,
+/*
+ * The schedules of a subscription, as far as it has none: a refresh, by the
+ * template's column, and those that combine.  Returns how many were made.
+ */
+extern int	wh_schedule_subscription(const char *template_name, const char *tenant_name,
 									 const char *schema);
 
 /* The schedules of a subscription go with it; NULL: all of the tenant's. */

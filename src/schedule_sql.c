@@ -1,10 +1,10 @@
 /*
  * schedule_sql.c: schedules come, change, rest and go.
  *
- * Called from SQL, in the user's transaction; the schedules of subscriptions
- * also by subscribe.c.  schedule() and unschedule() take the calls of pg_cron:
- * they run as their caller, because the command will run as him, and write as
- * admin_role.  When a schedule runs is not decided here (schedule_check.c).
+ * Called from SQL, in the user's transaction.  schedule() and unschedule() take
+ * the calls of pg_cron: they run as their caller, because the command will run
+ * as him, and write as admin_role.  When a schedule runs is not decided here
+ * (schedule_check.c); those of subscriptions are made by schedule_subscription.c.
  *
  * Locks: the row of the schedule, then queued jobs of it.
  */
@@ -16,7 +16,6 @@
 #include "utils/builtins.h"
 
 #include "guc.h"
-#include "schedule.h"
 #include "schedule_check.h"
 #include "schedule_write.h"
 #include "sqlutil.h"
@@ -29,7 +28,6 @@ PG_FUNCTION_INFO_V1(wh_sql_unschedule);
 PG_FUNCTION_INFO_V1(wh_sql_unschedule_by_id);
 PG_FUNCTION_INFO_V1(wh_sql_pause_schedule);
 PG_FUNCTION_INFO_V1(wh_sql_resume_schedule);
-PG_FUNCTION_INFO_V1(wh_sql_setup_cron);
 
 /* ---- the caller and admin_role ---- */
 
@@ -279,120 +277,4 @@ wh_sql_resume_schedule(PG_FUNCTION_ARGS)
 	wh_require_preloaded();
 	set_active(wh_tenant_text_arg(fcinfo, 0, "name"), true);
 	PG_RETURN_VOID();
-}
-
-/* ---- the schedules of subscriptions ---- */
-
-/* 0 when the name is taken. */
-static uint64
-insert_refresh(const char *name, const char *template_name, const char *tenant_name,
-			   const char *schema)
-{
-	WhArg		args[] = {
-		WH_TEXT(name), WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)
-	};
-
-	return wh_schedule_write("INSERT INTO _wh.schedules (name, schedule, kind, template_name,"
-							 "  tenant_name, target_schema)"
-							 " SELECT $1, t.schedule, 'refresh', $2, $3, $4"
-							 "  FROM _wh.mv_templates t WHERE t.template_name = $2"
-							 " ON CONFLICT (name) DO NOTHING", lengthof(args), args);
-}
-
-bool
-wh_schedule_subscription(const char *template_name, const char *tenant_name, const char *schema)
-{
-	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)};
-	char	   *name = psprintf("refresh %s %s", template_name, tenant_name);
-	char	   *unique_name;
-	bool		had_one;
-
-	wh_spi_begin();
-	had_one = wh_query("SELECT FROM _wh.schedules WHERE kind = 'refresh' AND template_name = $1"
-					   " AND tenant_name = $2 AND target_schema = $3", lengthof(args), args) > 0;
-	if (!had_one)
-	{
-		if (strcmp(schema, tenant_name) != 0)
-			name = psprintf("%s %s", name, schema);
-		unique_name = name;
-		/* Somebody's own schedule may have it. */
-		for (int i = 2; insert_refresh(unique_name, template_name, tenant_name, schema) == 0; i++)
-			unique_name = psprintf("%s (%d)", name, i);
-		wh_notify_config_on_commit();
-	}
-	wh_spi_end();
-	return !had_one;
-}
-
-void
-wh_schedule_unsubscription(const char *template_name, const char *tenant_name, const char *schema)
-{
-	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(tenant_name), WH_TEXT(schema)};
-
-	wh_spi_begin();
-	if (wh_schedule_write("DELETE FROM _wh.schedules WHERE kind = 'refresh' AND tenant_name = $2"
-						  " AND ($1::text IS NULL OR template_name = $1)"
-						  " AND ($3::text IS NULL OR target_schema = $3)",
-						  lengthof(args), args) > 0)
-		wh_notify_config_on_commit();
-	wh_spi_end();
-}
-
-/* Schedules with another text than their template's now. */
-static int32
-follow_templates(const char *template_name)
-{
-	WhArg		args[] = {WH_TEXT(template_name)};
-
-	return (int32) wh_schedule_write("UPDATE _wh.schedules c SET schedule = t.schedule"
-									 " FROM _wh.mv_templates t, _wh.tenant_templates s"
-									 " WHERE c.kind = 'refresh' AND t.template_name = c.template_name"
-									 "  AND s.template_name = c.template_name AND s.active"
-									 "  AND s.tenant_name = c.tenant_name"
-									 "  AND s.target_schema = c.target_schema"
-									 "  AND c.schedule <> t.schedule"
-									 "  AND ($1::text IS NULL OR t.template_name = $1)",
-									 lengthof(args), args);
-}
-
-static int32
-schedule_subscriptions(const char *template_name)
-{
-	WhArg		args[] = {WH_TEXT(template_name)};
-	MemoryContext cxt = CurrentMemoryContext;
-	uint64		n = wh_query("SELECT template_name, tenant_name, target_schema"
-							 " FROM _wh.tenant_templates"
-							 " WHERE active AND ($1::text IS NULL OR template_name = $1)"
-							 " ORDER BY 1, 2, 3", lengthof(args), args);
-	SPITupleTable *rows = SPI_tuptable;
-	int32		made = 0;
-
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *target[3];
-
-		SPI_tuptable = rows;
-		for (int col = 0; col < 3; col++)
-			target[col] = wh_get_text(cxt, i, col + 1);
-		made += wh_schedule_subscription(target[0], target[1], target[2]);
-	}
-	return made;
-}
-
-Datum
-wh_sql_setup_cron(PG_FUNCTION_ARGS)
-{
-	char	   *template_name;
-	int32		n;
-
-	wh_require_preloaded();
-	template_name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (template_name != NULL)
-		wh_tenant_require_template(template_name);
-	wh_spi_begin();
-	n = follow_templates(template_name);
-	n += schedule_subscriptions(template_name);
-	wh_notify_config_on_commit();
-	wh_spi_end();
-	PG_RETURN_INT32(n);
 }

@@ -31,6 +31,7 @@
 #include "sqlutil.h"
 #include "template.h"
 #include "template_views.h"
+#include "tier.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_check_template);
@@ -155,6 +156,29 @@ check_schedule(HeapTuple tuple, TupleDesc desc)
 
 	if (schedule != NULL)
 		wh_schedule_check_text(schedule);
+}
+
+/* One that a row has already may be gone: then combining says so. */
+static void
+check_tablespace(HeapTuple tuple, HeapTuple old_tuple, TupleDesc desc, const char *column)
+{
+	char	   *tablespace = SPI_getvalue(tuple, desc, SPI_fnumber(desc, column));
+	char	   *old = old_tuple ? SPI_getvalue(old_tuple, desc, SPI_fnumber(desc, column)) : NULL;
+
+	if (tablespace == NULL || (old != NULL && strcmp(old, tablespace) == 0))
+		return;
+	wh_spi_begin();
+	wh_tier_check_tablespace(SPI_getvalue(tuple, desc, SPI_fnumber(desc, "template_name")),
+							 column, tablespace);
+	wh_spi_end();
+}
+
+static void
+check_settings(HeapTuple tuple, HeapTuple old_tuple, TupleDesc desc)
+{
+	check_schedule(tuple, desc);
+	check_tablespace(tuple, old_tuple, desc, "month_tablespace");
+	check_tablespace(tuple, old_tuple, desc, "year_tablespace");
 }
 
 static bool
@@ -353,7 +377,7 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	{
 		if (is_complete(&old))
 			check_template(&old);
-		check_schedule(trigger->tg_trigtuple, desc);
+		check_settings(trigger->tg_trigtuple, NULL, desc);
 		return PointerGetDatum(finish_insert(trigger->tg_trigtuple, desc));
 	}
 
@@ -361,7 +385,7 @@ wh_sql_check_template(PG_FUNCTION_ARGS)
 	if (!is_complete(&new))
 		return PointerGetDatum(trigger->tg_newtuple);
 	check_template(&new);
-	check_schedule(trigger->tg_newtuple, desc);
+	check_settings(trigger->tg_newtuple, trigger->tg_trigtuple, desc);
 	check_rename(&old, &new);
 	check_date_column_stays(&old, &new, oid_of_tuple(trigger->tg_trigtuple, desc, "tree_oid"));
 	return PointerGetDatum(finish_update(trigger->tg_trigtuple, trigger->tg_newtuple, desc,

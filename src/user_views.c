@@ -283,12 +283,12 @@ with_views(Datum bases, List *views)
 
 /*
  * What depends on one of "relations" and is neither a part of it nor one of
- * them, described; or NULL.
+ * them nor "our_view", described; or NULL.
  */
 static char *
-find_obstacle(Datum relations)
+find_obstacle(Datum relations, Oid our_view)
 {
-	WhArg		args[] = {wh_arg(OIDARRAYOID, relations)};
+	WhArg		args[] = {wh_arg(OIDARRAYOID, relations), WH_OID(our_view)};
 
 	if (wh_query("SELECT CASE WHEN r.rulename = '_RETURN'"
 				 "    THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, r.ev_class, 0)"
@@ -304,6 +304,7 @@ find_obstacle(Datum relations)
 				 "  LEFT JOIN pg_catalog.pg_rewrite r"
 				 "    ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid"
 				 " WHERE d.deptype <> 'i' AND NOT coalesce(r.rulename = '_RETURN' AND r.ev_class = ANY ($1), false)"
+				 "   AND NOT coalesce(r.rulename = '_RETURN' AND r.ev_class = $2, false)"
 				 "   AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i"
 				 "     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 				 "       AND i.indexrelid = d.objid AND i.indrelid = ANY ($1))"
@@ -313,10 +314,19 @@ find_obstacle(Datum relations)
 	return wh_get_text(CurrentMemoryContext, 0, 1);
 }
 
+char *
+wh_user_views_dependent(Oid relid, Oid our_view)
+{
+	Datum		value = ObjectIdGetDatum(relid);
+
+	return find_obstacle(PointerGetDatum(construct_array(&value, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT)),
+						 our_view);
+}
+
 void
 wh_user_views_refuse(Datum bases, const char *what)
 {
-	char	   *obstacle = find_obstacle(bases);
+	char	   *obstacle = find_obstacle(bases, InvalidOid);
 
 	if (obstacle != NULL)
 		ereport(ERROR,
@@ -361,7 +371,7 @@ wh_user_views_save(Datum bases, Oid invoker, const char *template_name)
 
 	/* again: they may have been changed before they were locked */
 	oids = find_views(bases);
-	obstacle = find_obstacle(with_views(bases, oids));
+	obstacle = find_obstacle(with_views(bases, oids), InvalidOid);
 	if (obstacle != NULL)
 		refuse(template_name, obstacle,
 			   "It depends on a view that has to be made again, and cannot be made again itself.",

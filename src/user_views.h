@@ -40,6 +40,9 @@ extern List *wh_user_views_save(Datum bases, Oid invoker, const char *template_n
 extern void wh_user_views_drop(List *views);
 extern void wh_user_views_make(List *views, const char *template_name);
 
+/* What of a user's hangs on a relation, described, but for a view of ours; or NULL. */
+extern char *wh_user_views_dependent(Oid relid, Oid our_view);
+
 /*
  * 2BP01, naming it, if anything of a user's hangs on "bases"; "what" says what
  * cannot be done, as the start of the message.

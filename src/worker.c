@@ -9,7 +9,7 @@
  * connection to the tenant; after worker_idle_timeout without a job it goes.
  *
  * May not choose jobs, and knows nothing of how a day is fetched (refresh.c)
- * or published (publish.c).
+ * or published (publish.c), or days are combined (combine.c).
  */
 #include "postgres.h"
 
@@ -29,6 +29,8 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "attempt.h"
+#include "combine_job.h"
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
@@ -36,6 +38,7 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -62,7 +65,7 @@ show_job(const WhJob *job)
 	strlcpy(info.job_kind, wh_queue_kind_name(job->kind), sizeof(info.job_kind));
 	if (job->template_name != NULL)
 		strlcpy(info.template_name, job->template_name, NAMEDATALEN);
-	if (job->kind == WH_JOB_REFRESH)
+	if (wh_queue_has_target(job))
 	{
 		strlcpy(info.tenant_name, job->tenant_name, NAMEDATALEN);
 		strlcpy(info.target_schema, job->target_schema, NAMEDATALEN);
@@ -187,39 +190,11 @@ publish_both_views(void *arg)
 }
 
 static void
-publish_schema(const char *template_name, const char *schema)
+publish_schema(void *arg)
 {
-	SchemaToPublish publication = {template_name, schema};
-
 	wh_begin_transaction();
-	wh_politely(InvalidOid, publish_both_views, &publication);
+	wh_politely(InvalidOid, publish_both_views, arg);
 	commit_transaction();
-}
-
-/* The error that kept a schema from being published, or NULL; a cancel is raised. */
-static ErrorData *
-try_publish_schema(const char *template_name, const char *schema)
-{
-	ErrorData  *volatile error = NULL;
-
-	PG_TRY();
-	{
-		publish_schema(template_name, schema);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(job_context);
-		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(job_context);
-	}
-	PG_END_TRY();
-	return error;
 }
 
 /*
@@ -236,7 +211,8 @@ run_publish(const WhJob *job)
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	foreach(cell, schemas_to_publish(job->template_name))
 	{
-		ErrorData  *error = try_publish_schema(job->template_name, lfirst(cell));
+		SchemaToPublish publication = {job->template_name, lfirst(cell)};
+		ErrorData  *error = wh_attempt_transactions(publish_schema, &publication);
 
 		if (first_error == NULL)
 			first_error = error;
@@ -257,6 +233,15 @@ run_publish(const WhJob *job)
 	}
 	else
 		ReThrowError(first_error);
+}
+
+/* The table, what it replaces and the end of the job are one commit. */
+static void
+run_combine(const WhJob *job)
+{
+	wh_begin_transaction();
+	wh_combine_job(job);
+	commit_transaction();
 }
 
 /* It runs in a process of its own, as the role that scheduled it. */
@@ -307,6 +292,13 @@ run(const WhJob *job)
 			break;
 		case WH_JOB_SQL:
 			run_sql(job);
+			break;
+		case WH_JOB_COMBINE_MONTH:
+		case WH_JOB_COMBINE_YEAR:
+			run_combine(job);
+			break;
+		case WH_JOB_RETENTION:
+			wh_retention_run(job);
 			break;
 	}
 	disable_timeout(STATEMENT_TIMEOUT, false);

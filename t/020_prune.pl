@@ -147,7 +147,7 @@ my @refused = (
 	'logged_time <= CURRENT_DATE',
 	'logged_time <> CURRENT_DATE',
 	"logged_time >= greatest(now() - interval '3 days', 'yesterday'::timestamptz)",
-	"logged_time >= now() AT TIME ZONE 'XXX+167'",
+	"logged_time >= now() AT TIME ZONE 'ZZZ+167'",
 	"logged_time >= now() AT TIME ZONE interval '-100 hours'",
 	"logged_time + interval '1 day' >= CURRENT_DATE",
 	"logged_time >= CURRENT_DATE - interval '300000 days' * 2",
@@ -189,14 +189,14 @@ does_not_prune($leaves, 'a function in SQL, whose plans are generic', q{CREATE F
 
 my $week = 'PREPARE p AS ' . query('t1.ts', 'logged_time >= CURRENT_DATE - 7');
 
-foreach my $zone ('XXX+167', 'XXX-167', 'XXX0YYY-167,J1,J365', 'XXX+17')
+foreach my $zone ('ZZZ+167', 'ZZZ-167', 'ZZZ0YYY-167,J1,J365', 'ZZZ+17')
 {
 	does_not_prune($leaves, "planned in $zone", "SET LOCAL timezone = '$zone'",
 		query('t1.ts', 'logged_time >= CURRENT_DATE - 7'));
 	does_not_prune($leaves, "cached, then moved to $zone", $week, 'EXECUTE p', 'COMMIT', "SET timezone = '$zone'",
 		'BEGIN', 'EXECUTE p');
 }
-foreach my $zone ('XXX+16', 'XXX-16', 'Pacific/Kiritimati', 'America/Los_Angeles', '<+03>-03')
+foreach my $zone ('ZZZ+16', 'ZZZ-16', 'Pacific/Kiritimati', 'America/Los_Angeles', '<+03>-03')
 {
 	prunes($one_week, $leaves, "planned in $zone", "SET LOCAL timezone = '$zone'",
 		query('t1.ts', 'logged_time >= CURRENT_DATE - 7'));
@@ -204,13 +204,13 @@ foreach my $zone ('XXX+16', 'XXX-16', 'Pacific/Kiritimati', 'America/Los_Angeles
 		'BEGIN', 'EXECUTE p');
 }
 does_not_prune($leaves, 'moved by set_config', $week, 'EXECUTE p', 'COMMIT', 'BEGIN',
-	"SELECT set_config('timezone', 'XXX+167', true)", 'EXECUTE p');
-does_not_prune($leaves, 'moved back by a roll back', "SET timezone = 'XXX+167'", 'COMMIT', 'BEGIN',
+	"SELECT set_config('timezone', 'ZZZ+167', true)", 'EXECUTE p');
+does_not_prune($leaves, 'moved back by a roll back', "SET timezone = 'ZZZ+167'", 'COMMIT', 'BEGIN',
 	"SET timezone = 'UTC'", $week, 'EXECUTE p', 'ROLLBACK', 'BEGIN', 'EXECUTE p');
 does_not_prune($leaves, 'moved by the clause of a function', $week, 'EXECUTE p', 'COMMIT', 'BEGIN', q{
-	CREATE FUNCTION pg_temp.again(OUT said text) LANGUAGE plpgsql SET timezone = 'XXX+167' AS
+	CREATE FUNCTION pg_temp.again(OUT said text) LANGUAGE plpgsql SET timezone = 'ZZZ+167' AS
 	$$ BEGIN EXECUTE 'EXECUTE p' INTO said; END $$}, 'SELECT pg_temp.again()');
-prunes($one_week, $leaves, 'moved there and back', $week, 'EXECUTE p', 'COMMIT', "SET timezone = 'XXX+167'",
+prunes($one_week, $leaves, 'moved there and back', $week, 'EXECUTE p', 'COMMIT', "SET timezone = 'ZZZ+167'",
 	'RESET timezone', 'BEGIN', 'EXECUTE p', "SET LOCAL timezone = 'UTC'");
 
 # ---- shapes of queries ----

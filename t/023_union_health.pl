@@ -205,6 +205,7 @@ $node->append_conf('postgresql.conf', "max_locks_per_transaction = $advised\n");
 $node->restart;
 fails_with($node, 'SELECT count(*) FROM public.wide', '54000', qr/It fits now.*update_public_view_by_template/s, 'with it the view fits');
 like(health('public.wide', 'advice'), qr/update_public_view_by_template/, 'health says so');
+is(sql($node, "BEGIN; SELECT _wh.update_public_view_by_template('wide'); SELECT count(*) FROM public.wide; ROLLBACK"), "t\n417", 'and so it is');
 is(load_days('wide', 'shop_2', 41, 41), 'succeeded', 'and with the next day it is back');
 my $locks = 1 + 397 - 28 * 4 + 1 + 41 * 4;
 locks_are_counted('public.wide', $locks, 'with its locks');

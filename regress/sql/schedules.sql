@@ -36,6 +36,7 @@ INSERT INTO _wh.schedules (name, schedule, timezone, command) VALUES ('x', '0 0 
 \set VERBOSITY terse
 INSERT INTO _wh.schedules (name, schedule) VALUES ('x', '0 0 * * *');
 INSERT INTO _wh.schedules (name, schedule, kind) VALUES ('x', '0 0 * * *', 'refresh');
+INSERT INTO _wh.schedules (name, schedule, kind, template_name) VALUES ('x', '0 0 * * *', 'combine_year', 'x');
 INSERT INTO _wh.schedules (name, schedule, kind, command) VALUES ('x', '0 0 * * *', 'monthly', 'SELECT 1');
 \set VERBOSITY default
 UPDATE _wh.schedules SET schedule = '5 3 * * mon-tui';
@@ -117,13 +118,13 @@ SELECT _wh.add_tenant('cron_a', 'localhost', 5432, 'd', 'u', 'p', '{cron_visits,
 SELECT _wh.add_tenant('cron_b', 'localhost', 5432, 'd', 'u', 'p');
 SELECT _wh.subscribe('cron_b', 'cron_visits', 'cron_other');
 SELECT name, schedule, kind, template_name, tenant_name, target_schema, username FROM _wh.schedules ORDER BY name;
-SELECT count(DISTINCT next_run) > 1 AS staggered FROM _wh.schedules;
+SELECT kind, count(DISTINCT next_run) > 1 AS staggered FROM _wh.schedules GROUP BY 1 ORDER BY 1;
 SELECT _wh.setup_cron();
 UPDATE _wh.mv_templates SET schedule = '15 * * * *' WHERE template_name = 'cron_visits';
 SELECT _wh.setup_cron('cron_sales'), _wh.setup_cron('cron_visits'), _wh.setup_cron();
 SELECT * FROM pg_temp.clock WHERE name LIKE '%cron_visits%';
 SELECT d.template_name, d.target_schema, d.next_run = s.next_run AS next_run
-FROM _wh.data_freshness d JOIN _wh.schedules s USING (template_name, target_schema) ORDER BY 1, 2;
+FROM _wh.data_freshness d JOIN _wh.schedules s USING (template_name, target_schema) WHERE s.kind = 'refresh' ORDER BY 1, 2;
 -- one that is there already, under a name that is taken
 DELETE FROM _wh.schedules;
 SELECT _wh.schedule('refresh cron_sales cron_a', '0 0 * * *', 'SELECT 1') > 0 AS has_id;

@@ -7,7 +7,7 @@ SELECT relkind, relname, relowner::regrole FROM pg_class
 WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'S') AND relowner <> 'whadmin'::regrole;
 SELECT p.oid::regprocedure FROM pg_proc p
 WHERE pronamespace = '_wh'::regnamespace AND proowner <> 'whadmin'::regrole;
--- and nobody else may execute or read any of it
+-- and nobody else may execute or read any of it, but what refuses whoever calls it
 SELECT p.oid::regprocedure FROM pg_proc p
 WHERE pronamespace = '_wh'::regnamespace AND has_function_privilege('phood_ro', p.oid, 'execute');
 SELECT has_schema_privilege('phood_ro', '_wh', 'usage');
