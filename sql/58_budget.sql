@@ -19,10 +19,10 @@ COMMENT ON FUNCTION _wh.refuse_to_read(text) IS
 'What the public view of a template reads while a query of it would need more locks than the server has. Errors: 54000 always';
 
 -- What a dashboard asks for: the last 30 days. A condition with CURRENT_DATE or
--- now() is given up to three days of margin when partitions are chosen.
+-- now() is given a day of margin when partitions are chosen.
 CREATE FUNCTION _wh.first_day_of_query() RETURNS date
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT (now() AT TIME ZONE 'UTC')::date - 33 $$;
+AS $$ SELECT (now() AT TIME ZONE 'UTC')::date - 31 $$;
 COMMENT ON FUNCTION _wh.first_day_of_query() IS
 'The first day of which a query for the last 30 days may lock a partition';
 

@@ -29,6 +29,7 @@
 #include "combine.h"
 #include "combine_due.h"
 #include "load.h"
+#include "member_rows.h"
 #include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
@@ -234,22 +235,6 @@ build_indexes(const WhCombine *combine)
 	wh_status_phase(WH_PHASE_COMBINING);
 }
 
-/* Text forms in casts and check sums must not depend on who calls. */
-static int
-begin_fixed_settings(void)
-{
-	static const char *const settings[][2] = {
-		{"timezone", "UTC"}, {"datestyle", "ISO, YMD"}, {"intervalstyle", "postgres"},
-		{"extra_float_digits", "1"}, {"bytea_output", "hex"}, {"xmlbinary", "base64"}
-	};
-	int			nest_level = NewGUCNestLevel();
-
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	return nest_level;
-}
-
 char *
 wh_combine_day_expression(const WhTemplate *tmpl, Oid relid)
 {
@@ -281,7 +266,7 @@ wh_combine_columns(const WhTemplate *tmpl)
 void
 wh_combine_fill(WhCombine *combine)
 {
-	int			nest_level = begin_fixed_settings();
+	int			nest_level = wh_member_rows_begin_settings();
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
@@ -298,7 +283,7 @@ wh_combine_fill(WhCombine *combine)
 static void
 check_table(WhCombine *combine)
 {
-	int			nest_level = begin_fixed_settings();
+	int			nest_level = wh_member_rows_begin_settings();
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);

@@ -7,26 +7,22 @@
  * it, with typed NULLs and casts; these are evaluated once, here, under
  * settings that do not depend on who calls.
  *
- * Rows are pulled from a plan and written by rows.c as those of a day are:
- * many at a time, frozen, into a file that is as new as they are.  A session
- * with an older snapshot that finds the new table behind the view has to see
- * them, because the days they came from are gone then.
+ * Rows are written by rows.c as those of a day are: many at a time, frozen, into
+ * a file that is as new as they are.  A session with an older snapshot that
+ * finds the new table behind the view has to see them, because the days they
+ * came from are gone then.
  *
  * May not drop or publish anything.  Takes no lock but those of a reader.
  */
 #include "postgres.h"
 
-#include "executor/executor.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "combine.h"
 #include "load.h"
+#include "member_rows.h"
 #include "sqlutil.h"
 #include "view.h"
 
@@ -37,7 +33,7 @@ typedef struct Copy
 	MemoryContext memory;
 	int			next_member;
 	WhCombineMember *member;	/* that is being read, or NULL */
-	QueryDesc  *query;
+	WhMemberRows *rows;
 } Copy;
 
 /* ---- what is read ---- */
@@ -65,54 +61,20 @@ static void
 open_member(Copy *copy)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(copy->memory);
-	char	   *sql;
-	RawStmt    *raw;
-	Query	   *query;
 
 	copy->member = &copy->combine->members[copy->next_member++];
-	sql = member_query(copy->combine, copy->member, !copy->combine->tmpl->in_tree);
-	raw = linitial_node(RawStmt, pg_parse_query(sql));
-	query = linitial_node(Query, pg_analyze_and_rewrite_fixedparams(raw, sql, NULL, 0, NULL));
-	copy->query = CreateQueryDesc(pg_plan_query(query, sql, 0, NULL), sql, GetActiveSnapshot(),
-								  InvalidSnapshot, None_Receiver, NULL, NULL, 0);
-	ExecutorStart(copy->query, 0);
+	copy->rows = wh_member_rows_open(member_query(copy->combine, copy->member,
+												  !copy->combine->tmpl->in_tree));
 	MemoryContextSwitchTo(old_context);
 }
 
 static void
 close_member(Copy *copy)
 {
-	ExecutorFinish(copy->query);
-	ExecutorEnd(copy->query);
-	FreeQueryDesc(copy->query);
-	copy->query = NULL;
+	wh_member_rows_close(copy->rows);
+	copy->rows = NULL;
 	copy->member = NULL;
 	MemoryContextReset(copy->memory);
-}
-
-static TupleTableSlot *
-next_slot(Copy *copy)
-{
-	MemoryContext old_context = MemoryContextSwitchTo(copy->query->estate->es_query_cxt);
-	TupleTableSlot *slot = ExecProcNode(copy->query->planstate);
-
-	MemoryContextSwitchTo(old_context);
-	return slot;
-}
-
-/* The next row leaves its page behind, and a batch is written later. */
-static void
-copy_values(TupleTableSlot *slot, Datum *values, bool *isnull)
-{
-	slot_getallattrs(slot);
-	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(slot->tts_tupleDescriptor, i);
-
-		isnull[i] = slot->tts_isnull[i];
-		values[i] = isnull[i] ? (Datum) 0 :
-			datumCopy(slot->tts_values[i], column->attbyval, column->attlen);
-	}
 }
 
 /* A WhRowSource over all members. */
@@ -123,18 +85,14 @@ next_row(void *arg, Datum *values, bool *isnull)
 
 	for (;;)
 	{
-		TupleTableSlot *slot;
-
 		if (copy->member == NULL)
 		{
 			if (copy->next_member == copy->combine->nmembers)
 				return false;
 			open_member(copy);
 		}
-		slot = next_slot(copy);
-		if (!TupIsNull(slot))
+		if (wh_member_rows_next(copy->rows, values, isnull))
 		{
-			copy_values(slot, values, isnull);
 			copy->member->rows++;
 			return true;
 		}
@@ -142,10 +100,6 @@ next_row(void *arg, Datum *values, bool *isnull)
 	}
 }
 
-/*
- * The snapshot is newer than our locks, whatever the isolation level is: what
- * is read is what was there when it was locked.
- */
 void
 wh_combine_copy(WhCombine *combine)
 {
@@ -154,10 +108,8 @@ wh_combine_copy(WhCombine *combine)
 
 	copy.memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker combine",
 										ALLOCSET_DEFAULT_SIZES);
-	PushActiveSnapshot(GetLatestSnapshot());
 	combine->rows = combine->tmpl->in_tree ? wh_leaf_load(&leaf, combine->relid, next_row, &copy) :
 		wh_rows_load(combine->relid, next_row, &copy);
-	PopActiveSnapshot();
 	MemoryContextDelete(copy.memory);
 }
 

@@ -181,6 +181,15 @@ wh_day_close(WhDayStream *stream, int64 rows_kept)
 
 /* ---- _wh.fetch_day ---- */
 
+char *
+wh_day_definition(const WhTemplate *tmpl, const char *tenant_name, DateADT date)
+{
+	return psprintf("SELECT %s FROM _wh.fetch_day(%s::pg_catalog.text, %s::pg_catalog.text, %s::pg_catalog.date) AS t(%s)",
+					wh_template_column_list(tmpl), quote_literal_cstr(tmpl->name),
+					quote_literal_cstr(tenant_name), quote_literal_cstr(wh_date_text(date)),
+					wh_template_column_definition_list(tmpl));
+}
+
 static void
 check_result_allowed(ReturnSetInfo *result)
 {

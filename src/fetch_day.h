@@ -10,6 +10,9 @@
 
 typedef struct WhDayStream WhDayStream;
 
+/* What a day's materialized view is defined as: it names no query and no host. */
+extern char *wh_day_definition(const WhTemplate *tmpl, const char *tenant_name, DateADT date);
+
 /*
  * Makes *remote a connection to the tenant that is ready for a day: the given
  * one if it can serve, else a new one.  It is the caller's to close.

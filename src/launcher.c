@@ -314,9 +314,9 @@ adopt(Worker *worker, const WhSlotInfo *info)
 	worker->generation = info->generation;
 	worker->job.job_id = info->job_id;
 	worker->job.backfill_id = info->backfill_id;
-	/* what combines reads no tenant, and counts for none */
+	/* what combines or moves relations reads no tenant, and counts for none */
 	tidies = strncmp(info->job_kind, "combine", strlen("combine")) == 0 ||
-		strcmp(info->job_kind, "retention") == 0;
+		strcmp(info->job_kind, "retention") == 0 || strcmp(info->job_kind, "convert") == 0;
 	if (!tidies)
 		strlcpy(worker->job.tenant_name, info->tenant_name, NAMEDATALEN);
 	worker->job.priority = tidies || (info->backfill_id != 0 && info->tenant_name[0] != '\0') ?

@@ -1,9 +1,9 @@
 /*
  * load.c: rows from a callback into the heap of a day relation.
  *
- * Called by refresh.c.  A new day is loaded in place into its materialized
- * view, or into a table that becomes a leaf of its tree, which nobody can see
- * before commit; an existing one into a transient heap with indexes and
+ * Called by refresh.c, and by convert.c for what is in another relation already.
+ * A new day is loaded in place into its materialized view, or into a table that
+ * becomes a leaf of its tree, which nobody can see before commit; an existing one into a transient heap with indexes and
  * statistics, whose files swap.c puts under it.
  *
  * May not know where the rows come from, and may not hold a lock that a reader
@@ -72,16 +72,22 @@ check_is_ours(const WhDayTarget *target, Oid relid)
 			 errhint("Rename or drop it, then load the day again.")));
 }
 
+static bool
+is_matview(const WhDayTarget *target)
+{
+	return target->leaf == NULL && target->definition != NULL;
+}
+
 static const char *
 kind_of(const WhDayTarget *target)
 {
-	return target->leaf != NULL ? "table" : "materialized view";
+	return is_matview(target) ? "materialized view" : "table";
 }
 
 static void
 check_is_own(const WhDayTarget *target, Relation rel)
 {
-	if (rel->rd_rel->relkind != (target->leaf != NULL ? RELKIND_RELATION : RELKIND_MATVIEW))
+	if (rel->rd_rel->relkind != (is_matview(target) ? RELKIND_MATVIEW : RELKIND_RELATION))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("relation \"%s.%s\" is no longer a %s",
@@ -94,7 +100,7 @@ check_is_own(const WhDayTarget *target, Relation rel)
 						kind_of(target), target->schema, target->relname,
 						GetUserNameFromId(GetUserId(), false)),
 				 errhint("Give it back with ALTER %s … OWNER TO, or drop it.",
-						 target->leaf != NULL ? "TABLE" : "MATERIALIZED VIEW")));
+						 is_matview(target) ? "MATERIALIZED VIEW" : "TABLE")));
 }
 
 static bool
@@ -220,10 +226,39 @@ create_empty_day(const WhDayTarget *target, Oid namespace_oid)
 	return relid;
 }
 
+/* Of a month or year outside of a tree. */
+static Oid
+create_empty_table(const WhDayTarget *target, Oid namespace_oid)
+{
+	StringInfoData sql;
+
+	wh_spi_begin();
+	initStringInfo(&sql);
+	for (int i = 0; i < target->columns->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(target->columns, i);
+
+		appendStringInfo(&sql, "%s%s %s", i > 0 ? ", " : "", quote_identifier(NameStr(column->attname)),
+						 format_type_extended(column->atttypid, column->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+	}
+	wh_utility("CREATE TABLE %s (%s)", quote_qualified_identifier(target->schema, target->relname), sql.data);
+	wh_spi_end();
+	return get_relname_relid(target->relname, namespace_oid);
+}
+
+static Oid
+create_empty(const WhDayTarget *target, Oid namespace_oid)
+{
+	if (target->leaf != NULL)
+		return wh_leaf_create(target->leaf, target->relname, NULL);
+	return is_matview(target) ? create_empty_day(target, namespace_oid) :
+		create_empty_table(target, namespace_oid);
+}
+
 static int64
 load_rows(const WhDayTarget *target, Oid relid, WhRowSource source, void *arg)
 {
-	wh_status_phase(WH_PHASE_FETCHING);
 	return target->leaf != NULL ? wh_leaf_load(target->leaf, relid, source, arg) :
 		wh_rows_load(relid, source, arg);
 }
@@ -233,10 +268,9 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 			 WhRowSource source, void *arg)
 {
 	day->created = true;
-	day->relid = target->leaf != NULL ? wh_leaf_create(target->leaf, target->relname, NULL) :
-		create_empty_day(target, namespace_oid);
+	day->relid = create_empty(target, namespace_oid);
 	day->rows = load_rows(target, day->relid, source, arg);
-	if (target->leaf == NULL)
+	if (is_matview(target))
 		set_populated(day->relid);
 	wh_status_phase(WH_PHASE_INDEXING);
 	wh_load_indexes(target->indexes, target->schema);
@@ -249,7 +283,7 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 static LOCKMODE
 load_lock_mode(const WhDayTarget *target)
 {
-	return target->leaf != NULL ? ShareRowExclusiveLock : ShareUpdateExclusiveLock;
+	return is_matview(target) ? ShareUpdateExclusiveLock : ShareRowExclusiveLock;
 }
 
 static void

@@ -19,8 +19,8 @@ typedef struct WhDayTarget
 	const char *schema;
 	const char *relname;
 	TupleDesc	columns;		/* the shape the relation has to have */
-	const char *definition;		/* SELECT … FROM _wh.fetch_day(…) AS t(…) */
-	const WhLeaf *leaf;			/* it is a leaf of a tree; NULL: a materialized view */
+	const char *definition;		/* SELECT … FROM _wh.fetch_day(…) AS t(…); NULL: a table */
+	const WhLeaf *leaf;			/* it is a leaf of a tree; NULL: it is none */
 	List	   *indexes;		/* IndexStmt nodes for a new relation */
 	Oid			known_oid;		/* relation that the ledger says is ours, or InvalidOid */
 } WhDayTarget;

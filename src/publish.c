@@ -172,14 +172,14 @@ read_members(WhView *view, uint64 n)
 /*
  * An OID of the ledger counts only if the relation still has its name.  The
  * days of a month or year share one, and leaves are read through the part they
- * are attached to; the part is read also while it has no leaf, so that the view
- * is right when the first one comes.  Those that would pass the lock budget are
- * left out.
+ * are attached to.  In the layout partitions the part is read also while it has
+ * no leaf, so that the view is right when the first one comes.  Those that would
+ * pass the lock budget are left out.
  */
 static void
-read_tenant_members(WhView *view)
+read_tenant_members(WhView *view, bool in_tree)
 {
-	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema)};
+	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_BOOL(in_tree)};
 	bool	   *is_new;
 
 	read_members(view, wh_query(
@@ -195,7 +195,7 @@ read_tenant_members(WhView *view)
 		"   GROUP BY 1"
 		"  UNION"
 		"  SELECT s.part_oid, '-infinity', true FROM _wh.tenant_templates s"
-		"   WHERE s.template_name = $1 AND s.target_schema = $2) m"
+		"   WHERE s.template_name = $1 AND s.target_schema = $2 AND $3) m"
 		"  JOIN pg_catalog.pg_class c ON c.oid = m.relid"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 		" GROUP BY c.oid, n.nspname, c.relname ORDER BY pg_catalog.min(m.first_date)",
@@ -210,6 +210,8 @@ read_tenant_members(WhView *view)
  * Whether no tenant view reads anything but its part of the tree, so that the
  * root holds all there is.  In the layout partitions nobody adds what is not in
  * the tree; before it is left, the public view is made of tenant views again.
+ * What was loaded before, and is about to be published, counts too, and so does
+ * what a view that is gone will read when it is made again.
  */
 static bool
 all_in_tree(const WhTemplate *tmpl)
@@ -222,7 +224,19 @@ all_in_tree(const WhTemplate *tmpl)
 				 "  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 				 "   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 				 "   AND d.refobjid <> r.ev_class"
-				 " WHERE s.template_name = $1 AND d.refobjid IS DISTINCT FROM s.part_oid LIMIT 1",
+				 " WHERE s.template_name = $1 AND d.refobjid IS DISTINCT FROM s.part_oid"
+				 " UNION ALL"
+				 " SELECT FROM _wh.day_loads l"
+				 "  LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relation_oid"
+				 " WHERE l.template_name = $1 AND NOT l.counted"
+				 "  AND l.relation_oid IS NOT NULL AND i.inhrelid IS NULL"
+				 " UNION ALL"
+				 " SELECT FROM _wh.tenant_templates s"
+				 "  JOIN _wh.day_loads l ON l.template_name = s.template_name AND l.target_schema = s.target_schema"
+				 "  LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = l.relation_oid"
+				 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+				 "  AND l.relation_oid IS NOT NULL AND i.inhrelid IS NULL"
+				 " LIMIT 1",
 				 lengthof(args), args) == 0;
 }
 
@@ -365,7 +379,7 @@ wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *sc
 							 tmpl->name, wh_get_text(CurrentMemoryContext, 0, 2));
 	view->locks_before = wh_get_int8(0, 3);
 	view->refused_days_before = wh_get_int8(0, 4);
-	read_tenant_members(view);
+	read_tenant_members(view, tmpl->in_tree);
 	view->relid = wh_view_find(schema, tmpl->name);
 	return known_oid;
 }
@@ -525,6 +539,19 @@ wh_publish_public_view(const char *template_name)
 /* ---- what waits for a publication ---- */
 
 /*
+ * The tenant view of "s" reads its part of a tree, though the layout is another
+ * one by now and nothing is in it any more.
+ */
+#define READS_LEFT_PART \
+"EXISTS (SELECT FROM _wh.mv_templates t_" \
+"  JOIN pg_catalog.pg_rewrite r_ ON r_.ev_class = s.view_oid" \
+"  JOIN pg_catalog.pg_depend d_ ON d_.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass" \
+"   AND d_.objid = r_.oid AND d_.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass" \
+"   AND d_.refobjid = s.part_oid" \
+" WHERE t_.template_name = s.template_name AND t_.layout = 'matviews'" \
+"   AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i_ WHERE i_.inhparent = s.part_oid))"
+
+/*
  * For a publication that is waited for: it has done what it could, but not all
  * that is loaded can be read.
  */
@@ -562,6 +589,9 @@ wh_publish_waiting_schemas(const char *template_name, MemoryContext context)
 				 " UNION"
 				 " SELECT s.target_schema FROM _wh.tenant_templates s"
 				 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+				 " UNION"
+				 " SELECT s.target_schema FROM _wh.tenant_templates s"
+				 " WHERE s.template_name = $1 AND " READS_LEFT_PART
 				 " ORDER BY 1", lengthof(args), args);
 	old_context = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < n; i++)
@@ -583,7 +613,7 @@ wh_publish_is_out_of_date(const char *template_name)
 					 " WHERE d.template_name = $1 AND NOT d.counted AND d.relation_oid IS NULL"
 					 " UNION ALL"
 					 " SELECT FROM _wh.tenant_templates s"
-					 " WHERE s.template_name = $1 AND " WH_TENANT_VIEW_IS_GONE
+					 " WHERE s.template_name = $1 AND (" WH_TENANT_VIEW_IS_GONE " OR " READS_LEFT_PART ")"
 					 " LIMIT 1", lengthof(args), args) > 0;
 	wh_spi_end();
 	return found;

@@ -42,10 +42,13 @@ extern bool wh_publish_tenant_view(const char *template_name, const char *schema
  */
 extern bool wh_publish_public_view(const char *template_name);
 
-/* The schemas with days or views that wait for a publication; names in "context". */
+/*
+ * The schemas with days or views that wait for a publication, or with a part of
+ * a tree that was left; names in "context".
+ */
 extern List *wh_publish_waiting_schemas(const char *template_name, MemoryContext context);
 
-/* Whether the views read days that are gone, or are gone themselves. */
+/* Whether the views read what is gone, or a part of a tree that was left, or are gone themselves. */
 extern bool wh_publish_is_out_of_date(const char *template_name);
 
 /* 54000 if loaded days are kept out of a tenant view, see budget.h. */

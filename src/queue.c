@@ -107,7 +107,7 @@ wh_queue_read_unreachable(WhUnreachableCallback callback)
 
 /* In the order of WhJobKind. */
 static const char *const kind_names[] = {
-	"refresh", "publish", "sql", "combine_month", "combine_year", "retention"
+	"refresh", "publish", "sql", "combine_month", "combine_year", "retention", "convert"
 };
 
 static WhJobKind
@@ -129,7 +129,7 @@ bool
 wh_queue_has_target(const WhJob *job)
 {
 	return job->kind == WH_JOB_REFRESH || job->kind == WH_JOB_COMBINE_MONTH ||
-		job->kind == WH_JOB_COMBINE_YEAR;
+		job->kind == WH_JOB_COMBINE_YEAR || job->kind == WH_JOB_CONVERT;
 }
 
 /* What it says is asked for when it runs; NULL if its schedule has gone. */
@@ -211,6 +211,9 @@ wh_queue_describe(const WhJob *job)
 		return psprintf("combine %s %.*s of %s in %s", job->template_name,
 						job->kind == WH_JOB_COMBINE_YEAR ? 4 : 7, wh_date_text(job->target_date),
 						job->tenant_name, job->target_schema);
+	if (job->kind == WH_JOB_CONVERT)
+		return psprintf("convert %s %s of %s in %s", job->template_name,
+						wh_date_text(job->target_date), job->tenant_name, job->target_schema);
 	return psprintf("refresh %s %s from %s into %s", job->template_name,
 					wh_date_text(job->target_date), job->tenant_name,
 					job->target_schema);

@@ -25,6 +25,7 @@ typedef enum WhJobKind
 	WH_JOB_COMBINE_MONTH,
 	WH_JOB_COMBINE_YEAR,
 	WH_JOB_RETENTION,
+	WH_JOB_CONVERT,
 } WhJobKind;
 
 typedef struct WhJob
@@ -34,9 +35,9 @@ typedef struct WhJob
 	int64		schedule_id;	/* 0: no schedule made it */
 	WhJobKind	kind;
 	char	   *template_name;	/* NULL for sql */
-	char	   *tenant_name;	/* of a refresh or combination, else NULL */
+	char	   *tenant_name;	/* of a refresh, combination or conversion, else NULL */
 	char	   *target_schema;
-	DateADT		target_date;	/* of a combination: the first day */
+	DateADT		target_date;	/* of what is no refresh: the first day */
 	char	   *command;		/* of an sql job, as its schedule has it now */
 	char	   *username;		/* who runs it */
 	char	   *schedule_name;

@@ -50,18 +50,6 @@ read_known_day(const WhRefresh *refresh)
 	return known;
 }
 
-/* What the materialized view is defined as: it names no query and no host. */
-static char *
-day_definition(const WhRefresh *refresh)
-{
-	return psprintf("SELECT %s FROM _wh.fetch_day(%s::pg_catalog.text, %s::pg_catalog.text, %s::pg_catalog.date) AS t(%s)",
-					wh_template_column_list(refresh->tmpl),
-					quote_literal_cstr(refresh->tmpl->name),
-					quote_literal_cstr(refresh->tenant->name),
-					quote_literal_cstr(wh_date_text(refresh->date)),
-					wh_template_column_definition_list(refresh->tmpl));
-}
-
 static bool
 is_day_relation(Oid relid)
 {
@@ -108,7 +96,7 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 	}
 	target->leaf = refresh->leaf;
 	target->columns = refresh->tmpl->columns;
-	target->definition = day_definition(refresh);
+	target->definition = wh_day_definition(refresh->tmpl, refresh->tenant->name, refresh->date);
 	target->indexes = wh_template_indexes(refresh->tmpl, target->schema, target->relname);
 }
 

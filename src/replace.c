@@ -157,8 +157,9 @@ kind_of(Oid relid)
 }
 
 /*
- * What is no longer in the tree is not in a public view of its root either,
- * which has to become the union of tenant views then.
+ * What leaves the tree is in the public view all the same: that became the union
+ * of tenant views when the layout was changed.  To make it read the root again
+ * is left to the next publication, because readers lock it before tenant views.
  */
 static void
 change_views(Replacement *replacement)
@@ -166,7 +167,6 @@ change_views(Replacement *replacement)
 	if (!replacement->view_changes || !wh_view_exists(&replacement->view))
 		return;
 	wh_view_create(&replacement->view);
-	wh_publish_public_view(replacement->tmpl->name);
 }
 
 /* The tenant view, if it changes, is locked already. */

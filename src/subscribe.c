@@ -259,7 +259,7 @@ cancel_queued_jobs(const char *tenant_name, const char *template_name, const cha
 
 	wh_query("UPDATE _wh.jobs SET state = 'cancelled', finished_at = clock_timestamp(),"
 			 "   last_error = 'subscription ended'"
-			 " WHERE kind IN ('refresh', 'combine_month', 'combine_year') AND state = 'queued' AND tenant_name = $1"
+			 " WHERE kind IN ('refresh', 'combine_month', 'combine_year', 'convert') AND state = 'queued' AND tenant_name = $1"
 			 "   AND ($2 IS NULL OR template_name = $2) AND ($3 IS NULL OR target_schema = $3)",
 			 lengthof(args), args);
 	wh_notify_config_on_commit();

@@ -400,19 +400,25 @@ Datum
 wh_sql_template_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger;
+	TupleDesc	desc;
 	Oid			invoker;
 	int			context;
-	char	   *name;
+	WhTemplate	old;
+	WhTemplate	new;
 
 	wh_require_preloaded();
 	trigger = get_trigger(fcinfo, "template_changed");
-	name = SPI_getvalue(trigger->tg_newtuple, RelationGetDescr(trigger->tg_relation),
-						SPI_fnumber(RelationGetDescr(trigger->tg_relation), "template_name"));
+	desc = RelationGetDescr(trigger->tg_relation);
+	old = template_of_tuple(trigger->tg_trigtuple, desc);
+	new = template_of_tuple(trigger->tg_newtuple, desc);
 	GetUserIdAndSecContext(&invoker, &context);
 	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false),
 						   context | SECURITY_LOCAL_USERID_CHANGE);
 	wh_spi_begin();
-	wh_template_views_follow(name, invoker);
+	if (old.in_tree != new.in_tree)
+		wh_template_views_new_layout(new.name);
+	if (version_of_tuple(trigger->tg_trigtuple, desc) != version_of_tuple(trigger->tg_newtuple, desc))
+		wh_template_views_follow(new.name, invoker);
 	wh_spi_end();
 	SetUserIdAndSecContext(invoker, context);
 	return PointerGetDatum(NULL);

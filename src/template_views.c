@@ -359,6 +359,23 @@ check_isolation(const char *template_name)
 						template_name)));
 }
 
+/* Nobody publishes with the layout of before, until this commits. */
+void
+wh_template_views_new_layout(const char *template_name)
+{
+	WhView		view;
+	char	  **schemas;
+	int			n = read_schemas(template_name, &schemas);
+
+	if (n == 0)
+		return;
+	check_isolation(template_name);
+	lock_names(template_name, schemas, n);
+	if (OidIsValid(wh_publish_read_public_view(&view, wh_template_read(template_name))) &&
+		OidIsValid(view.relid))
+		wh_publish_public_view(template_name);
+}
+
 static void
 follow_in_tree(void *arg)
 {

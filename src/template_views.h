@@ -22,7 +22,13 @@ extern void wh_template_views_remake(const char *template_name, Oid invoker);
  */
 extern void wh_template_views_check_day(const WhTemplate *tmpl, const char *schema, Oid relid);
 
-/* The same for who has just changed the template: casts checked, days counted. */
+/*
+ * For who has just changed the layout: what is loaded from now on may be outside
+ * of the tree, which the public view can read as its root only until then.
+ */
+extern void wh_template_views_new_layout(const char *template_name);
+
+/* wh_template_views_remake() for who has just changed the template: casts checked, days counted. */
 extern void wh_template_views_follow(const char *template_name, Oid invoker);
 
 #endif

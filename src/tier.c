@@ -35,6 +35,8 @@ wh_tier_of(const char *template_name, const char *relname, DateADT date)
 	int			month;
 	int			day;
 
+	if (strcmp(relname, wh_template_day_name(template_name, date)) == 0)
+		return WH_TIER_DAY;		/* as most are */
 	j2date(date + POSTGRES_EPOCH_JDATE, &year, &month, &day);
 	if (strcmp(relname, wh_template_period_name(template_name, year, month)) == 0)
 		return WH_TIER_MONTH;

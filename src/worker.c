@@ -31,6 +31,7 @@
 
 #include "attempt.h"
 #include "combine_job.h"
+#include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
@@ -224,6 +225,7 @@ run_publish(const WhJob *job)
 	if (first_error == NULL)
 	{
 		wh_begin_transaction();
+		wh_convert_publish(job->template_name);
 		wh_publish_check_complete(job->template_name);
 		/* whoever enqueues another one now waits for this commit */
 		wh_queue_succeed(job, 0, 0, NULL);
@@ -241,6 +243,15 @@ run_combine(const WhJob *job)
 {
 	wh_begin_transaction();
 	wh_combine_job(job);
+	commit_transaction();
+}
+
+/* The new relation, the end of the old one and that of the job are one commit. */
+static void
+run_convert(const WhJob *job)
+{
+	wh_begin_transaction();
+	wh_convert_job(job);
 	commit_transaction();
 }
 
@@ -299,6 +310,9 @@ run(const WhJob *job)
 			break;
 		case WH_JOB_RETENTION:
 			wh_retention_run(job);
+			break;
+		case WH_JOB_CONVERT:
+			run_convert(job);
 			break;
 	}
 	disable_timeout(STATEMENT_TIMEOUT, false);

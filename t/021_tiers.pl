@@ -252,4 +252,27 @@ sql($node, "$set keep_years = NULL");
 due_at('2026-01-02 05:00', $retention);
 is(last_status($retention), 'skipped: nothing is too old', 'without a limit nothing is done');
 
+# ---- leaves of a partition tree ----------------------------------------
+
+add_events_template($node, 'leaves');
+sql($node, "$set layout = 'partitions', date_column = 'at', keep_days = 692, month_tablespace = 'months' WHERE template_name = 'leaves'");
+sql($node, "SELECT _wh.subscribe('shop', 'leaves', NULL, '2024-01-01')");
+sql($node, "UPDATE _wh.schedules SET active = false WHERE kind <> 'retention'");
+is((enqueue_and_wait($node, "'leaves', 'shop', '2024-01-01', '2024-02-29'"))[1], 'succeeded', 'days as leaves');
+is(sql($node, q{SELECT j->>'status' FROM _wh.create_combined_table_from_template_by_month('leaves', 'shop', 2024, 1) AS j}), 'combined', 'a month');
+is(sql($node, "SELECT t.spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = 'shop.leaves_2024_01'::regclass"), 'months', 'in its tablespace');
+comes_due('retention leaves', 'the limit is 10 February 2024');
+all_ended('what is older goes');
+my $of_tree = "SELECT min(relname) || ' ' || count(*) FROM pg_class WHERE relname LIKE 'leaves_2024%%' AND relkind = 'r' AND %s";
+is(sql($node, sprintf $of_tree, 'relispartition'), 'leaves_2024_02_10 20', 'leaves are dropped');
+is(sql($node, sprintf $of_tree, 'true'), 'leaves_2024_02_10 20', 'for good');
+same_content($node, 'SELECT * FROM shop.leaves', $production, "SELECT id, at, kind, amount, payload FROM events WHERE at >= '2024-02-10' AND at < '2024-03-01'", 'the view has the others');
+sql($node, "$set retention = 'detach', keep_days = 690 WHERE template_name = 'leaves'");
+comes_due('retention leaves', 'two days later');
+all_ended('leaves are detached');
+is(sql($node, sprintf $of_tree, 'NOT relispartition'), 'leaves_2024_02_10 2', 'and are tables of their own');
+is(sql($node, 'SELECT count(*) FROM shop.leaves_2024_02_10'), 3, 'with their rows');
+is(sql($node, 'SELECT min(at)::date FROM public.leaves'), '2024-02-12', 'which the views have no longer');
+is(sql($node, "SELECT day_relations || ' ' || month_relations FROM _wh.storage_usage WHERE template_name = 'leaves'"), '18 0', 'nor the ledger');
+
 done_testing();
