@@ -25,6 +25,8 @@ CREATE TABLE _wh.tenant_connections (
 	sslrootcert text,
 	options jsonb NOT NULL DEFAULT '{}',
 	max_connections integer,
+	max_rows_per_second integer,
+	max_bytes_per_second bigint,
 	quiet_hours text,
 	active boolean NOT NULL DEFAULT true,
 	created_at timestamptz NOT NULL DEFAULT now(),
@@ -41,6 +43,8 @@ COMMENT ON COLUMN _wh.tenant_connections.sslmode IS 'As libpq''s sslmode; requir
 COMMENT ON COLUMN _wh.tenant_connections.sslrootcert IS 'File with trusted certificate authorities, for verify-ca and verify-full';
 COMMENT ON COLUMN _wh.tenant_connections.options IS 'Further libpq parameters as a JSON object of strings and numbers, from a list of safe ones';
 COMMENT ON COLUMN _wh.tenant_connections.max_connections IS 'Workers at once for this tenant; NULL means wh_worker.max_workers_per_tenant';
+COMMENT ON COLUMN _wh.tenant_connections.max_rows_per_second IS 'Rows a second that backfills read from this tenant, all their workers together; other loads are not held; NULL: no limit';
+COMMENT ON COLUMN _wh.tenant_connections.max_bytes_per_second IS 'The same for bytes of data, as bytes_fetched in worker_status counts them; with both set, both hold';
 COMMENT ON COLUMN _wh.tenant_connections.quiet_hours IS 'Windows of the day in which no job reads the tenant, as 08:00-12:00, 22:00-02:00, in the zone wh_worker.timezone; NULL: none';
 COMMENT ON COLUMN _wh.tenant_connections.active IS 'Whether jobs of this tenant may start; written by pause_tenant and resume_tenant';
 COMMENT ON COLUMN _wh.tenant_connections.created_at IS 'When the row was made';
@@ -58,6 +62,7 @@ CREATE TABLE _wh.mv_templates (
 	settle_days integer NOT NULL DEFAULT 1,
 	suspect_factor double precision,
 	keep_last_good boolean NOT NULL DEFAULT false,
+	change_probe text,
 	month_tablespace text,
 	year_tablespace text,
 	keep_days integer,
@@ -88,6 +93,7 @@ COMMENT ON COLUMN _wh.mv_templates.schedule IS 'When its subscriptions are refre
 COMMENT ON COLUMN _wh.mv_templates.settle_days IS 'How many days a month or year is left alone after it ended before its schedule combines it, so that late rows find their days';
 COMMENT ON COLUMN _wh.mv_templates.suspect_factor IS 'A day is suspect with fewer rows than the median of the days before divided by it, or more than that times it; NULL: never';
 COMMENT ON COLUMN _wh.mv_templates.keep_last_good IS 'Whether a day keeps the content it has when what comes is suspect';
+COMMENT ON COLUMN _wh.mv_templates.change_probe IS 'A single cheap SELECT whose result tells whether a day has changed at the tenant, {TARGET_DATE} as in query_template; a day that is there is not fetched again while the result is what it was; NULL: none';
 COMMENT ON COLUMN _wh.mv_templates.month_tablespace IS 'Tablespace in which the tables of months are made, and those of their indexes that name none; NULL: the database''s';
 COMMENT ON COLUMN _wh.mv_templates.year_tablespace IS 'The same for years';
 COMMENT ON COLUMN _wh.mv_templates.keep_days IS 'Days before today (UTC) that are kept; a relation goes when its newest day is older, a month or year as a whole; NULL: no such limit';
@@ -132,7 +138,7 @@ COMMENT ON COLUMN _wh.tenant_templates.outdated_days IS 'Days of them that an ol
 COMMENT ON COLUMN _wh.tenant_templates.rows IS 'Rows of these days';
 COMMENT ON COLUMN _wh.tenant_templates.bytes IS 'Bytes of their relations, with indexes and TOAST';
 COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
-COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded';
+COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded, or seen to be unchanged';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
 COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
@@ -315,6 +321,9 @@ CREATE TABLE _wh.day_loads (
 	fetch_started_at timestamptz,
 	template_version integer,
 	indexes_md5 text,
+	probe_result text,
+	probe_md5 text,
+	checked_at timestamptz,
 	job_id bigint,
 	failed_at timestamptz,
 	last_error text,
@@ -340,6 +349,9 @@ COMMENT ON COLUMN _wh.day_loads.loaded_at IS 'When the content was loaded';
 COMMENT ON COLUMN _wh.day_loads.fetch_started_at IS 'When the tenant''s snapshot of that content was taken, or a moment before';
 COMMENT ON COLUMN _wh.day_loads.template_version IS 'Version of the template that loaded it';
 COMMENT ON COLUMN _wh.day_loads.indexes_md5 IS 'MD5 of the template''s indexes that it was loaded with';
+COMMENT ON COLUMN _wh.day_loads.probe_result IS 'What the template''s change_probe gave in the tenant''s snapshot of that content: a line per row, or of more than 1000 bytes their SHA-256; NULL: there was none';
+COMMENT ON COLUMN _wh.day_loads.probe_md5 IS 'MD5 of that change_probe and of the host, port, database and role that it was asked with; the result counts for no other';
+COMMENT ON COLUMN _wh.day_loads.checked_at IS 'When the change_probe last said that the content is what the tenant has, or a moment before; NULL: not since it was loaded';
 COMMENT ON COLUMN _wh.day_loads.job_id IS 'The job that loaded it; NULL for a call that ran at once';
 COMMENT ON COLUMN _wh.day_loads.failed_at IS 'When the last attempt failed; NULL when it did not';
 COMMENT ON COLUMN _wh.day_loads.last_error IS 'Message of that failure, or why the day is suspect, missing or kept out of the view of its tenant';
@@ -372,7 +384,7 @@ COMMENT ON COLUMN _wh.job_run_details.database IS 'Database it ran in';
 COMMENT ON COLUMN _wh.job_run_details.username IS 'Role it ran as';
 COMMENT ON COLUMN _wh.job_run_details.command IS 'What it did, for people';
 COMMENT ON COLUMN _wh.job_run_details.status IS 'Of an attempt: succeeded, retrying, failed or cancelled; of a schedule that came due: enqueued, coalesced, skipped or failed';
-COMMENT ON COLUMN _wh.job_run_details.return_message IS 'The error, or what was loaded, the tag of a command, or what was queued';
+COMMENT ON COLUMN _wh.job_run_details.return_message IS 'The error, or what was loaded, unchanged for a day that its change_probe kept from being fetched, the tag of a command, or what was queued';
 COMMENT ON COLUMN _wh.job_run_details.start_time IS 'When the attempt started';
 COMMENT ON COLUMN _wh.job_run_details.end_time IS 'When it ended';
 COMMENT ON COLUMN _wh.job_run_details.job_id IS 'The job; NULL for a call that ran at once, and where a schedule made none or several';

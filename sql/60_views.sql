@@ -4,7 +4,7 @@ CREATE FUNCTION _wh.worker_slots(OUT pid integer, OUT backend_type text, OUT dat
 	OUT job_id bigint, OUT backfill_id bigint, OUT kind text, OUT template_name text, OUT tenant_name text,
 	OUT target_schema text, OUT target_date date, OUT rows_fetched bigint, OUT bytes_fetched bigint,
 	OUT job_started_at timestamptz, OUT phase_started_at timestamptz, OUT jobs_succeeded bigint,
-	OUT jobs_failed bigint, OUT last_error text, OUT noted_blockers integer[])
+	OUT jobs_failed bigint, OUT last_error text, OUT noted_blockers integer[], OUT held_by text)
 RETURNS SETOF record LANGUAGE c VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_worker_slots';
 COMMENT ON FUNCTION _wh.worker_slots() IS 'The slots of shared memory; read the view worker_status instead';
@@ -14,7 +14,8 @@ SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kin
 	s.target_schema, s.target_date, s.rows_fetched, s.bytes_fetched, s.job_started_at, s.phase_started_at,
 	s.jobs_succeeded, s.jobs_failed, s.last_error,
 	CASE WHEN s.pid IS NOT NULL AND s.job_id IS NOT NULL
-		THEN coalesce(nullif(pg_blocking_pids(s.pid), '{}'), s.noted_blockers) END AS blocked_by
+		THEN coalesce(nullif(pg_blocking_pids(s.pid), '{}'), s.noted_blockers) END AS blocked_by,
+	s.held_by
 FROM _wh.worker_slots() s;
 COMMENT ON VIEW _wh.worker_status IS 'A row per supervisor, launcher (one for each listed database, running or not) and worker: what it does now; from shared memory';
 
@@ -121,7 +122,7 @@ SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through
 		AND d.target_schema = s.target_schema AND d.state = 'suspect') AS suspect_days
 FROM _wh.tenant_templates s
 ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
+COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, or seen to be unchanged, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
 
 -- The bytes are the ledger's, as of the load: asking the relations themselves
 -- would lock each of them, and a hundred thousand are too many to open.

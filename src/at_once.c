@@ -77,6 +77,14 @@ warn_of_failure(const WhOnceCall *call, const WhOnceDay *day)
 			 errdetail("%s", day->failure->message)));
 }
 
+static void
+notice_unchanged(const WhOnceCall *call, const WhOnceDay *day)
+{
+	ereport(NOTICE,
+			(errmsg("%s of template \"%s\" is unchanged at tenant \"%s\", skipping",
+					wh_date_text(day->date), call->template_name, call->tenant_name)));
+}
+
 typedef struct Attempt
 {
 	WhOnceCall *call;
@@ -117,7 +125,8 @@ static void
 fetch_step(WhOnceCall *call, WhOnceDay *day)
 {
 	day->fetched = wh_refresh_fetch(call->template_name, call->tenant_name,
-									call->schema, day->date, 0, &call->remote);
+									call->schema, day->date, 0,
+									call->is_forced ? WH_REFRESH_FORCED : 0, &call->remote);
 }
 
 static void
@@ -218,7 +227,7 @@ finish_days(WhOnceCall *call, bool is_new)
 		WhOnceDay    *day = &call->days[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (day->refresh == NULL || day->refresh->is_new != is_new)
+		if (day->refresh == NULL || day->refresh->unchanged || day->refresh->is_new != is_new)
 			continue;
 		if (!attempt(call, day, finish_step))
 		{
@@ -230,20 +239,39 @@ finish_days(WhOnceCall *call, bool is_new)
 	}
 }
 
-static bool
-any_day_loaded(const WhOnceCall *call)
+/* Those for which nothing was fetched. */
+static void
+confirm_days(WhOnceCall *call)
 {
 	for (int i = 0; i < call->ndays; i++)
 	{
-		if (call->days[i].refresh != NULL)
+		WhOnceDay  *day = &call->days[i];
+
+		if (day->refresh == NULL || !day->refresh->unchanged)
+			continue;
+		wh_refresh_finish(day->refresh);
+		day->ended_at = GetCurrentTimestamp();
+	}
+}
+
+static bool
+any_day_to_publish(const WhOnceCall *call)
+{
+	for (int i = 0; i < call->ndays; i++)
+	{
+		const WhRefresh *refresh = call->days[i].refresh;
+
+		if (refresh != NULL && !(refresh->unchanged && refresh->is_published))
 			return true;
 	}
 	return false;
 }
 
-static char *
+static const char *
 describe_loaded(const WhRefresh *refresh)
 {
+	if (refresh->unchanged)
+		return "unchanged";
 	if (refresh->suspicion != NULL)
 		return psprintf("suspect: %s", refresh->suspicion);
 	return psprintf("loaded " INT64_FORMAT " rows", refresh->day->rows);
@@ -264,7 +292,7 @@ record_day(const WhOnceCall *call, const WhOnceDay *day)
 		WH_TSTZ(day->ended_at),
 		WH_TEXT(failure ? failure->sqlstate : NULL),
 		WH_TEXT(failure ? wh_status_phase_name(day->phase) : NULL),
-		wh_arg_nullable(INT8OID, failure ? (Datum) 0 : Int64GetDatum(day->refresh->day->rows),
+		wh_arg_nullable(INT8OID, failure ? (Datum) 0 : Int64GetDatum(day->refresh->unchanged ? 0 : day->refresh->day->rows),
 						failure != NULL),
 		wh_arg_nullable(INT8OID, failure ? (Datum) 0 : Int64GetDatum(day->refresh->bytes_received),
 						failure != NULL)
@@ -311,8 +339,9 @@ finish(void *arg)
 	begin_finishing(call);
 	/* nobody else publishes what is noticed here */
 	any_gone = wh_missing_notice(call->template_name, call->schema) != NIL;
+	confirm_days(call);
 	finish_days(call, true);
-	if (any_gone || any_day_loaded(call))
+	if (any_gone || any_day_to_publish(call))
 	{
 		wh_status_phase(WH_PHASE_PUBLISHING);
 		wh_publish_tenant_view(call->template_name, call->schema);
@@ -336,6 +365,8 @@ wh_once_load(WhOnceCall *call)
 	for (int i = 0; i < call->ndays; i++)
 		if (call->days[i].fetched != NULL && call->days[i].failure != NULL)
 			warn_of_failure(call, &call->days[i]);
+		else if (call->days[i].refresh != NULL && call->days[i].refresh->unchanged)
+			notice_unchanged(call, &call->days[i]);
 	wh_status_phase(WH_PHASE_IDLE);
 }
 

@@ -28,6 +28,7 @@ typedef struct WhOnceCall
 	char	   *schema;
 	int			ndays;
 	WhOnceDay    *days;			/* by date */
+	bool		is_forced;		/* days are fetched whatever their change_probe says */
 	WhRemote   *remote;			/* kept from day to day */
 	List	   *tables;			/* of months and years that days went into */
 	const WhOnceDay *unreachable; /* the day for which no connection was had */

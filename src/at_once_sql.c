@@ -127,7 +127,7 @@ wh_sql_create_mv_from_template(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(call->days[0].failure == NULL);
 }
 
-/* Whether yesterday's content is from before yesterday ended. */
+/* Whether yesterday's content is from before yesterday ended, and was not seen to be right since. */
 static bool
 yesterday_is_unfinished(const WhOnceCall *call, DateADT today)
 {
@@ -140,7 +140,7 @@ yesterday_is_unfinished(const WhOnceCall *call, DateADT today)
 	wh_spi_begin();
 	unfinished = wh_query("SELECT FROM _wh.day_loads"
 						  " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
-						  " AND relation_oid IS NOT NULL AND fetch_started_at < $4",
+						  " AND relation_oid IS NOT NULL AND greatest(fetch_started_at, checked_at) < $4",
 						  lengthof(args), args) > 0;
 	wh_spi_end();
 	return unfinished;
@@ -183,6 +183,7 @@ append_status(StringInfo json, const WhOnceDay *day)
 	if (day->failure == NULL)
 	{
 		appendStringInfo(json, "{\"status\": \"%s\", \"rows\": " INT64_FORMAT,
+						 day->refresh->unchanged ? "unchanged" :
 						 day->refresh->suspicion ? "suspect" : "loaded", day->refresh->day->rows);
 		if (day->refresh->suspicion != NULL)
 		{
@@ -342,6 +343,7 @@ call_for_relation(char *schema, Oid relid)
 	call->schema = schema;
 	date = wh_get_date(0, 3);
 	wh_spi_end();
+	call->is_forced = true;		/* as REFRESH MATERIALIZED VIEW */
 	wh_once_set_days(call, date, date);
 	return call;
 }

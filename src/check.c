@@ -227,6 +227,24 @@ check_cost(Check *check)
 		   psprintf("estimated for yesterday: %s", estimate != NULL ? estimate : "unknown"));
 }
 
+static void
+check_probe(Check *check)
+{
+	char	   *probe = wh_template_render_probe(check->tmpl, wh_clock_today() - 1);
+	bool		binary;
+	char	   *copy_sql;
+	char	   *estimate;
+	char	   *result;
+
+	wh_remote_begin(check->remote, check->query, check->tmpl->columns, &binary, &copy_sql);
+	estimate = wh_remote_explain(check->remote, probe);
+	result = wh_remote_probe(check->remote, probe);
+	wh_remote_end(check->remote);
+	report(check, "probe", true,
+		   psprintf("estimated for yesterday: %s; result: %s", estimate != NULL ? estimate : "unknown",
+					result[0] != '\0' ? result : "no rows"));
+}
+
 Datum
 wh_sql_check_tenant(PG_FUNCTION_ARGS)
 {
@@ -264,7 +282,9 @@ wh_sql_check_template_at_tenant(PG_FUNCTION_ARGS)
 
 	(void) (run_step(&check, "connection", check_connection) &&
 			run_step(&check, "columns", check_columns) &&
-			run_step(&check, "cost", check_cost));
+			run_step(&check, "cost", check_cost) &&
+			check.tmpl->change_probe != NULL &&
+			run_step(&check, "probe", check_probe));
 	close_remote(&check);
 	return (Datum) 0;
 }

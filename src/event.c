@@ -62,7 +62,7 @@ send_event(StringInfo json)
 }
 
 void
-wh_event_job(const WhJob *job, const char *state)
+wh_event_job(const WhJob *job, const char *state, bool unchanged)
 {
 	StringInfoData json;
 
@@ -74,6 +74,8 @@ wh_event_job(const WhJob *job, const char *state)
 	add_text(&json, "tenant", job->tenant_name);
 	add_text(&json, "schema", job->target_schema);
 	add_text(&json, "date", wh_queue_has_target(job) ? wh_date_text(job->target_date) : NULL);
+	if (unchanged)
+		appendStringInfoString(&json, ",\"unchanged\":true");
 	if (job->kind == WH_JOB_SQL)
 		add_clipped(&json, "schedule", job->schedule_name, NAME_BYTES);
 	send_event(&json);

@@ -39,7 +39,11 @@
 struct WhDayStream
 {
 	WhRemote   *remote;
+	TupleDesc	columns;
+	bool		binary;
+	char	   *copy_sql;
 	WhDecoder  *decoder;
+	WhRate	   *rate;			/* NULL: no limit */
 	int			guc_level;		/* undoes client_encoding */
 	int64		rows;
 	int64		rows_sent;		/* by the command tag; -1 until the end */
@@ -94,19 +98,32 @@ WhDayStream *
 wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote)
 {
 	WhDayStream *stream = palloc0(sizeof(WhDayStream));
-	bool		binary;
-	char	   *copy_sql;
 
 	wh_status_phase(WH_PHASE_FETCHING);
 	wh_status_progress(0, 0);
-	wh_remote_begin(remote, wh_template_render(tmpl, date), tmpl->columns,
-					&binary, &copy_sql);
-	wh_remote_copy_start(remote, copy_sql);
 	stream->remote = remote;
-	stream->decoder = wh_decoder_create(tmpl->columns, binary);
-	stream->rows_sent = -1;
-	stream->guc_level = set_client_encoding();
+	stream->columns = tmpl->columns;
+	wh_remote_begin(remote, wh_template_render(tmpl, date), tmpl->columns,
+					&stream->binary, &stream->copy_sql);
 	return stream;
+}
+
+void
+wh_day_start(WhDayStream *stream, WhRate *rate)
+{
+	if (rate != NULL)
+		wh_remote_allow_pauses(stream->remote);
+	wh_remote_copy_start(stream->remote, stream->copy_sql);
+	stream->decoder = wh_decoder_create(stream->columns, stream->binary);
+	stream->rows_sent = -1;
+	stream->rate = rate;
+	stream->guc_level = set_client_encoding();
+}
+
+void
+wh_day_leave(WhDayStream *stream)
+{
+	wh_remote_end(stream->remote);
 }
 
 static void
@@ -133,6 +150,8 @@ end_of_rows(WhDayStream *stream)
 	wh_remote_end(stream->remote);
 	wh_status_progress(stream->rows, stream->bytes);
 	stream->ended = true;
+	if (stream->rate != NULL)
+		wh_rate_end(stream->rate, stream->rows, stream->bytes);
 }
 
 /* Hands the next message to the decoder; false after the last. */
@@ -140,8 +159,11 @@ static bool
 receive_message(WhDayStream *stream)
 {
 	char	   *data;
-	int			len = wh_remote_copy_next(stream->remote, &data, &stream->rows_sent);
+	int			len;
 
+	if (stream->rate != NULL)
+		wh_rate_pause(stream->rate, stream->rows, stream->bytes);
+	len = wh_remote_copy_next(stream->remote, &data, &stream->rows_sent);
 	if (len < 0)
 	{
 		end_of_rows(stream);
@@ -278,6 +300,7 @@ fetch_into_store(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 		wh_day_connect(tmpl, tenant, date, &opened);
 		remote = opened;
 		stream = wh_day_open(tmpl, date, opened);
+		wh_day_start(stream, NULL);
 		wh_day_close(stream, pour_rows(stream, tmpl->columns, store));
 	}
 	PG_FINALLY();

@@ -5,6 +5,7 @@
 #ifndef WH_FETCH_DAY_H
 #define WH_FETCH_DAY_H
 
+#include "rate.h"
 #include "remote.h"
 #include "template.h"
 
@@ -20,8 +21,14 @@ extern char *wh_day_definition(const WhTemplate *tmpl, const char *tenant_name, 
 extern void wh_day_connect(const WhTemplate *tmpl, const WhTenant *tenant,
 						   DateADT date, WhRemote **remote);
 
-/* Starts the transaction and the COPY at the tenant. */
+/* Starts the transaction at the tenant: whatever is asked from now on is of one snapshot. */
 extern WhDayStream *wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote);
+
+/* Starts the COPY, of which no more is read than "rate" allows; NULL: no limit. */
+extern void wh_day_start(WhDayStream *stream, WhRate *rate);
+
+/* Instead of that, ends the transaction. */
+extern void wh_day_leave(WhDayStream *stream);
 
 /*
  * The next row; the argument is a WhDayStream, so that it is a WhRowSource.

@@ -16,7 +16,9 @@
 #include "clock.h"
 #include "late.h"
 #include "ledger.h"
+#include "publish.h"
 #include "sqlutil.h"
+#include "there.h"
 
 /* How many days before a day its count is compared with, and at least. */
 #define TRAILING_DAYS 28
@@ -47,6 +49,30 @@ wh_ledger_read(const WhRefresh *refresh, bool lock, WhLedgerDay *day)
 	day->indexes_md5 = wh_get_text(cxt, 0, 2);
 	day->is_suspect = wh_get_bool(0, 3);
 	day->rows = wh_get_int8(0, 4);
+}
+
+bool
+wh_ledger_read_probed(const WhRefresh *refresh, WhLedgerDay *day)
+{
+	MemoryContext cxt = GetMemoryChunkContext((void *) refresh);
+	WhArg		args[] = {
+		DAY_ARGS(refresh), WH_INT4(refresh->tmpl->version), WH_TEXT(refresh->tenant->name),
+		WH_TEXT(refresh->probe_md5), WH_TEXT(refresh->probe_result)
+	};
+
+	memset(day, 0, sizeof(*day));
+	if (wh_query_latest("SELECT d.relation_oid, d.indexes_md5, d.rows FROM _wh.day_loads d"
+						"  JOIN pg_catalog.pg_class r ON r.oid = d.relation_oid AND r.relfilenode = d.relation_file"
+						" WHERE d.template_name = $1 AND d.target_schema = $2 AND d.target_date = $3"
+						"   AND d.state IN ('loaded', 'published', 'combined')"
+						"   AND d.template_version = $4 AND d.tenant_name = $5"
+						"   AND d.probe_md5 = $6 AND d.probe_result = $7"
+						"   AND " WH_DAY_IS_THERE, lengthof(args), args) == 0)
+		return false;
+	day->relation_oid = wh_get_oid(0, 1);
+	day->indexes_md5 = wh_get_text(cxt, 0, 2);
+	day->rows = wh_get_int8(0, 3);
+	return true;
 }
 
 /* ---- does the count look right? ---- */
@@ -157,16 +183,17 @@ wh_ledger_write(const WhRefresh *refresh)
 		WH_OID(wh_load_file(content)), WH_INT8(day->rows), WH_INT8(wh_load_bytes(content)),
 		WH_TSTZ(refresh->fetch_started_at), WH_INT4(refresh->tmpl->version),
 		wh_arg_nullable(INT8OID, Int64GetDatum(refresh->job_id), refresh->job_id == 0),
-		WH_BOOL(refresh->is_new), WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion)
+		WH_BOOL(refresh->is_new), WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion),
+		WH_TEXT(refresh->probe_result), WH_TEXT(refresh->probe_md5)
 	};
 
 	wh_query("INSERT INTO _wh.day_loads AS d"
 			 " (template_name, target_schema, target_date, tenant_name, relation, relation_oid,"
 			 "  relation_file, state, rows, bytes, loaded_at, fetch_started_at, template_version,"
-			 "  job_id, indexes_md5, last_error, counted)"
+			 "  job_id, indexes_md5, last_error, counted, probe_result, probe_md5)"
 			 " VALUES ($1, $2, $3, $4, $5, $6, $7,"
 			 "  CASE WHEN $15::text IS NULL THEN 'loaded' ELSE 'suspect' END, $8, $9,"
-			 "  pg_catalog.clock_timestamp(), $10, $11, $12, pg_catalog.md5($14), $15, false)"
+			 "  pg_catalog.clock_timestamp(), $10, $11, $12, pg_catalog.md5($14), $15, false, $16, $17)"
 			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
 			 "  tenant_name = excluded.tenant_name, relation = excluded.relation,"
 			 "  relation_oid = excluded.relation_oid, relation_file = excluded.relation_file,"
@@ -176,7 +203,8 @@ wh_ledger_write(const WhRefresh *refresh)
 			 "  rows = excluded.rows, bytes = excluded.bytes, loaded_at = excluded.loaded_at,"
 			 "  fetch_started_at = excluded.fetch_started_at,"
 			 "  template_version = excluded.template_version, job_id = excluded.job_id,"
-			 "  indexes_md5 = excluded.indexes_md5,"
+			 "  indexes_md5 = excluded.indexes_md5, probe_result = excluded.probe_result,"
+			 "  probe_md5 = excluded.probe_md5, checked_at = NULL,"
 			 "  failed_at = NULL, last_error = excluded.last_error"
 			 " RETURNING d.rows",
 			 lengthof(args), args);
@@ -197,18 +225,20 @@ wh_ledger_write_late(const WhRefresh *refresh)
 		WH_OID(wh_load_file(relid)), WH_INT8(refresh->day->rows), WH_INT8(wh_load_bytes(relid)),
 		WH_TSTZ(refresh->fetch_started_at), WH_INT4(refresh->tmpl->version),
 		wh_arg_nullable(INT8OID, Int64GetDatum(refresh->job_id), refresh->job_id == 0),
-		WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion)
+		WH_TEXT(refresh->tmpl->indexes), WH_TEXT(refresh->suspicion),
+		WH_TEXT(refresh->probe_result), WH_TEXT(refresh->probe_md5)
 	};
 
 	wh_query("INSERT INTO _wh.day_loads AS d"
 			 " (template_name, target_schema, target_date, tenant_name, relation, relation_oid,"
 			 "  relation_file, state, rows, bytes, loaded_at, fetch_started_at, template_version,"
-			 "  job_id, indexes_md5, last_error, in_views, counted)"
+			 "  job_id, indexes_md5, last_error, in_views, counted, probe_result, probe_md5)"
 			 " SELECT $1, $2, $3, $4, $5, $6, $7,"
 			 "  CASE WHEN $14::text IS NULL THEN 'combined' ELSE 'suspect' END, $8,"
 			 "  CASE WHEN o.rows + $8 = 0 THEN $9 / (o.days + 1)"
 			 "    ELSE pg_catalog.round($9::pg_catalog.numeric * $8 / (o.rows + $8))::pg_catalog.int8 END,"
-			 "  pg_catalog.clock_timestamp(), $10, $11, $12, pg_catalog.md5($13), $14, o.in_views, false"
+			 "  pg_catalog.clock_timestamp(), $10, $11, $12, pg_catalog.md5($13), $14, o.in_views, false,"
+			 "  $15, $16"
 			 "  FROM (SELECT coalesce(pg_catalog.sum(c.rows), 0) AS rows, pg_catalog.count(*) AS days,"
 			 "               coalesce(pg_catalog.bool_or(c.in_views), false) AS in_views"
 			 "          FROM _wh.day_loads c WHERE c.relation_oid = $6"
@@ -220,7 +250,8 @@ wh_ledger_write_late(const WhRefresh *refresh)
 			 "  rows = excluded.rows, bytes = excluded.bytes, loaded_at = excluded.loaded_at,"
 			 "  fetch_started_at = excluded.fetch_started_at,"
 			 "  template_version = excluded.template_version, job_id = excluded.job_id,"
-			 "  indexes_md5 = excluded.indexes_md5,"
+			 "  indexes_md5 = excluded.indexes_md5, probe_result = excluded.probe_result,"
+			 "  probe_md5 = excluded.probe_md5, checked_at = NULL,"
 			 "  failed_at = NULL, last_error = excluded.last_error",
 			 lengthof(args), args);
 }
@@ -251,6 +282,26 @@ wh_ledger_keep(const WhRefresh *refresh)
 	wh_query("UPDATE _wh.day_loads SET state = 'suspect', failed_at = NULL, last_error = $4"
 			 " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3",
 			 lengthof(args), args);
+}
+
+bool
+wh_ledger_confirm(const WhRefresh *refresh, Oid relation_oid)
+{
+	WhArg		args[] = {DAY_ARGS(refresh), WH_TSTZ(refresh->fetch_started_at)};
+	bool		is_published;
+
+	if (relation_oid != refresh->day->relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relation \"%s.%s\" was dropped or replaced at the same time",
+						refresh->schema, refresh->relname)));
+	wh_query("UPDATE _wh.day_loads SET checked_at = $4, failed_at = NULL,"
+			 "  last_error = CASE WHEN failed_at IS NULL THEN last_error END"
+			 " WHERE template_name = $1 AND target_schema = $2 AND target_date = $3"
+			 " RETURNING in_views AND counted", lengthof(args), args);
+	is_published = wh_get_bool(0, 1);
+	wh_publish_checked(refresh->tmpl->name, refresh->schema, refresh->fetch_started_at);
+	return is_published;
 }
 
 void

@@ -20,6 +20,13 @@ typedef struct WhLedgerDay
 extern void wh_ledger_read(const WhRefresh *refresh, bool lock, WhLedgerDay *day);
 
 /*
+ * The same for a day whose content is as we made it, of the present version of
+ * the template, not suspect, and probed with the result that the refresh has;
+ * false for any other.
+ */
+extern bool wh_ledger_read_probed(const WhRefresh *refresh, WhLedgerDay *day);
+
+/*
  * Compares the count of rows with the days before, if the template has a
  * suspect_factor: what is wrong with it, for people, or NULL.  *keep says
  * whether the template wants the content kept that "old" describes.
@@ -40,6 +47,12 @@ extern void wh_ledger_remade(const WhTemplate *tmpl, Oid old_relid, Oid new_reli
 
 /* Only the state and the reason: the content is what it was. */
 extern void wh_ledger_keep(const WhRefresh *refresh);
+
+/*
+ * That the content is what the tenant has, if it still is in that relation.  A
+ * failure before is over.  Returns whether the day is in the views, and counted.
+ */
+extern bool wh_ledger_confirm(const WhRefresh *refresh, Oid relation_oid);
 
 extern void wh_ledger_failed(const char *template_name, const char *tenant_name,
 							 const char *schema, DateADT date, int64 job_id,

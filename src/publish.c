@@ -651,7 +651,7 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "               coalesce(sum(d.rows) FILTER (WHERE d.in_views), 0)::bigint AS rows,"
 			 "               coalesce(sum(d.bytes) FILTER (WHERE d.in_views), 0)::bigint AS bytes,"
 			 "               max(d.target_date) FILTER (WHERE d.in_views) AS data_through,"
-			 "               max(d.loaded_at) AS last_success"
+			 "               greatest(max(d.loaded_at), max(d.checked_at)) AS last_success"
 			 "          FROM _wh.tenant_templates t"
 			 "          JOIN _wh.mv_templates m USING (template_name)"
 			 "          LEFT JOIN _wh.day_loads d USING (template_name, target_schema)"
@@ -661,5 +661,18 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "       IS DISTINCT FROM"
 			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
+	wh_spi_end();
+}
+
+void
+wh_publish_checked(const char *template_name, const char *schema, TimestampTz checked_at)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), WH_TSTZ(checked_at)};
+
+	wh_spi_begin();
+	wh_publish_lock(template_name, schema);
+	wh_query("UPDATE _wh.tenant_templates SET last_success = $3"
+			 " WHERE template_name = $1 AND target_schema = $2"
+			 "   AND (last_success < $3 OR last_success IS NULL)", lengthof(args), args);
 	wh_spi_end();
 }

@@ -57,6 +57,9 @@ extern void wh_publish_check_complete(const char *template_name);
 /* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */
 extern void wh_publish_counters(const char *template_name, const char *schema);
 
+/* That a day was seen to be what the tenant has; the counters stay as they are. */
+extern void wh_publish_checked(const char *template_name, const char *schema, TimestampTz checked_at);
+
 /*
  * For template_views.c and replace.c, with SPI connected.  The readers fill in
  * how the view should be, and return the OID that we remember for it.

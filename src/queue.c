@@ -27,6 +27,9 @@
 #define HISTORY_ROWS 1000000
 #define PUBLISH_AGAIN_MS 1000
 
+/* What is said of a refresh that had nothing to load. */
+#define UNCHANGED "unchanged"
+
 static const char *const read_sql =
 "SELECT j.job_id, j.backfill_id, CASE j.kind WHEN 'refresh' THEN j.tenant_name END,"
 " j.priority, j.sequence_number, j.not_before"
@@ -150,7 +153,12 @@ read_command(WhJob *job, MemoryContext cxt)
 #define JOB_COLUMNS \
 "job_id, kind, template_name, tenant_name, target_schema, target_date," \
 " backfill_id, attempt, started_at, schedule_id, reason," \
-" kind = 'refresh' AND EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)"
+" kind = 'refresh' AND EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)," \
+" priority, kind = 'refresh' AND EXISTS (SELECT FROM _wh.backfills b" \
+"  WHERE b.state = 'running' AND b.mode = 'all' AND b.template_name = jobs.template_name" \
+"   AND jobs.target_date BETWEEN b.start_date AND b.end_date" \
+"   AND coalesce(b.tenant_name = jobs.tenant_name, true)" \
+"   AND coalesce(b.target_schema = jobs.target_schema, true))"
 
 static WhJob *
 read_job(uint64 row, MemoryContext cxt)
@@ -170,6 +178,8 @@ read_job(uint64 row, MemoryContext cxt)
 	job->schedule_id = wh_get_int8(row, 10);
 	job->reason = wh_get_text(cxt, row, 11);
 	job->is_probe = wh_get_bool(row, 12);
+	job->priority = wh_get_int4(row, 13);
+	job->is_forced = wh_get_bool(row, 14);
 	return job;
 }
 
@@ -262,7 +272,7 @@ describe_success(const WhJob *job, int64 rows)
 static void
 tell(const WhJob *job, const char *status, const char *message)
 {
-	wh_event_job(job, status);
+	wh_event_job(job, status, message != NULL && strcmp(message, UNCHANGED) == 0);
 	if (job->schedule_id != 0 && strcmp(status, "retrying") != 0)
 		wh_schedule_job_ended(job->schedule_id, message == NULL ? status :
 							  psprintf("%s: %s", status, message));
@@ -285,6 +295,12 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	write_history(job, "succeeded", message, NULL, NULL, rows, bytes);
 	tell(job, "succeeded", message);
 	wh_spi_end();
+}
+
+void
+wh_queue_unchanged(const WhJob *job)
+{
+	wh_queue_succeed(job, 0, 0, UNCHANGED);
 }
 
 /* Whether the attempt did not count, because its tenant is set aside; SPI is connected. */

@@ -43,6 +43,8 @@ typedef struct WhJob
 	char	   *schedule_name;
 	char	   *reason;			/* why it was enqueued, or NULL */
 	bool		is_probe;		/* its tenant could not be reached the last time */
+	bool		is_forced;		/* a backfill that runs wants all days loaded again */
+	int32		priority;
 	int32		attempt;
 	TimestampTz started_at;
 } WhJob;
@@ -76,6 +78,9 @@ extern WhJob *wh_queue_claim(int64 job_id);
  * The message is what an sql job said; NULL: what a refresh is described by.
  */
 extern void wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message);
+
+/* The same for a refresh that had nothing to load. */
+extern void wh_queue_unchanged(const WhJob *job);
 
 typedef enum WhOutcome
 {

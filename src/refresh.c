@@ -31,7 +31,9 @@
 #include "late.h"
 #include "ledger.h"
 #include "load.h"
+#include "probe.h"
 #include "publish.h"
+#include "rate.h"
 #include "refresh.h"
 #include "replace.h"
 #include "sqlutil.h"
@@ -159,9 +161,21 @@ load(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream)
 	return wh_load_day(target, wh_day_next, stream);
 }
 
+static void
+fetch(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream, WhRate *rate,
+	  MemoryContext result_context)
+{
+	wh_day_start(stream, rate);
+	MemoryContextSwitchTo(result_context);
+	refresh->day = load(refresh, target, stream);
+	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
+	refresh->is_new = refresh->day->created && refresh->late == NULL &&
+		!OidIsValid(refresh->replaced_oid);
+}
+
 /* The part that waits for the tenant; its memory goes when it is done. */
 static void
-fetch_and_load(WhRefresh *refresh, WhRemote **remote)
+fetch_and_load(WhRefresh *refresh, int flags, WhRemote **remote)
 {
 	MemoryContext result_context = CurrentMemoryContext;
 	MemoryContext work_context = AllocSetContextCreate(result_context, "wh_worker refresh",
@@ -179,12 +193,14 @@ fetch_and_load(WhRefresh *refresh, WhRemote **remote)
 	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
 	refresh->fetch_started_at = wh_clock_now();
 	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
-
+	wh_probe_ask(refresh, *remote);
+	if ((flags & WH_REFRESH_FORCED) == 0 && wh_probe_is_unchanged(refresh))
+		wh_day_leave(stream);
+	else
+		fetch(refresh, &target, stream,
+			  (flags & WH_REFRESH_HELD) != 0 ? wh_rate_of(refresh->tenant) : NULL,
+			  result_context);
 	MemoryContextSwitchTo(result_context);
-	refresh->day = load(refresh, &target, stream);
-	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
-	refresh->is_new = refresh->day->created && refresh->late == NULL &&
-		!OidIsValid(refresh->replaced_oid);
 	MemoryContextDelete(work_context);
 }
 
@@ -197,6 +213,8 @@ judge(WhRefresh *refresh)
 {
 	WhLedgerDay known;
 
+	if (refresh->unchanged)
+		return;
 	wh_spi_begin();
 	wh_ledger_read(refresh, false, &known);
 	refresh->suspicion = wh_ledger_suspicion(refresh, &known, &refresh->kept_old);
@@ -229,7 +247,7 @@ leaf_of(const WhRefresh *refresh)
 WhRefresh *
 wh_refresh_fetch(const char *template_name, const char *tenant_name,
 				 const char *schema, DateADT date, int64 job_id,
-				 WhRemote **remote)
+				 int flags, WhRemote **remote)
 {
 	WhRefresh  *refresh = palloc0(sizeof(WhRefresh));
 
@@ -245,7 +263,7 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	if (!OidIsValid(get_namespace_oid(schema, true)))
 		wh_publish_schema(schema);
 	wh_load_lock(refresh->schema, refresh->relname);
-	fetch_and_load(refresh, remote);
+	fetch_and_load(refresh, flags, remote);
 	judge(refresh);
 	return refresh;
 }
@@ -254,7 +272,7 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 void
 wh_refresh_prepare(WhRefresh *refresh, List **tables)
 {
-	if (refresh->late == NULL || refresh->kept_old)
+	if (refresh->late == NULL || refresh->kept_old || refresh->unchanged)
 		return;
 	wh_spi_begin();
 	check_template(refresh);
@@ -288,7 +306,9 @@ wh_refresh_finish(WhRefresh *refresh)
 	wh_spi_begin();
 	check_subscription(refresh, true);
 	wh_ledger_read(refresh, true, &known);
-	if (refresh->kept_old)
+	if (refresh->unchanged)
+		refresh->is_published = wh_ledger_confirm(refresh, known.relation_oid);
+	else if (refresh->kept_old)
 		wh_ledger_keep(refresh);
 	else if (refresh->late != NULL)
 		wh_late_finish(refresh, known.relation_oid);

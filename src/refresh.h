@@ -26,20 +26,29 @@ typedef struct WhRefresh
 	bool		is_new;			/* the views have to learn of its relation */
 	char	   *suspicion;		/* what is wrong with its count of rows, or NULL */
 	bool		kept_old;		/* the content is what it was, because of that */
+	char	   *probe_result;	/* of the change_probe, or NULL */
+	char	   *probe_md5;
+	bool		unchanged;		/* nothing was fetched: the day is what it was */
+	bool		is_published;	/* unchanged: in the views, and counted */
 } WhRefresh;
+
+/* How a day is to be loaded; these add up. */
+#define WH_REFRESH_FORCED 1		/* fetched even if its change_probe is unchanged */
+#define WH_REFRESH_HELD 2		/* no faster than its tenant's limits allow */
 
 /* Reads tenant_connections; 42704 if unknown.  Connects SPI itself. */
 extern WhTenant *wh_tenant_read(const char *tenant_name);
 
 /*
  * Fetches into a heap that nobody sees, and compares its count of rows with
- * that of the days before, which may be a WARNING.  *remote is used if it is connected
+ * that of the days before, which may be a WARNING.  A day that is there and
+ * whose change_probe is unchanged is not fetched, unless that is forced.  *remote is used if it is connected
  * to that tenant, else opened, and left open for the caller.  When this
  * raises, *remote may be in the middle of something: the caller closes it.
  */
 extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant_name,
 								   const char *schema, DateADT date, int64 job_id,
-								   WhRemote **remote);
+								   int flags, WhRemote **remote);
 
 /*
  * What takes long and no lock that readers feel, for a day that goes into the
@@ -50,7 +59,7 @@ extern void wh_refresh_prepare(WhRefresh *refresh, List **tables);
 
 /*
  * Writes the ledger: a day that was published stays so, any other becomes
- * loaded, combined, or suspect.  Run by wh_politely(), so that it may be called again
+ * loaded, combined, or suspect; of one that is unchanged only when that was seen.  Run by wh_politely(), so that it may be called again
  * after a rollback.  The caller publishes before it finishes days that are not
  * new.
  */

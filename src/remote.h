@@ -27,6 +27,8 @@ typedef struct WhTenant
 	char	  **option_names;
 	char	  **option_values;
 	char	   *fingerprint;	/* changes when any of the above does */
+	int64		max_rows_per_second;	/* 0: no limit */
+	int64		max_bytes_per_second;
 } WhTenant;
 
 /* A parameter that options may name?  (connect_timeout, keepalives, ...) */
@@ -69,6 +71,20 @@ extern void wh_remote_end(WhRemote *remote);
 
 /* First column of the first row of "sql" as text, or NULL; for checks. */
 extern char *wh_remote_value(WhRemote *remote, const char *sql);
+
+/*
+ * All rows of the query as one text, for telling whether it is what it was: a
+ * line per row, written as a row value; of more than 1000 bytes, or of bytes
+ * that are no text here, their SHA-256.  Within the transaction of
+ * wh_remote_begin(); keeps no more than a row in memory.
+ */
+extern char *wh_remote_probe(WhRemote *remote, const char *query);
+
+/*
+ * For a COPY of which little may be read for a long time: keeps the tenant from
+ * ending it because of that, for the rest of its transaction.
+ */
+extern void wh_remote_allow_pauses(WhRemote *remote);
 
 /* Estimated total cost and rows of the query, by EXPLAIN. */
 extern char *wh_remote_explain(WhRemote *remote, const char *query);

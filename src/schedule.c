@@ -162,7 +162,7 @@ static const char *const refresh_sql =
 "    CASE WHEN x.target_date >= $4 - 1 THEN $7 ELSE $8 END AS priority,"
 "    CASE WHEN x.target_date = $4 THEN 'today'"
 "         WHEN l.relation_oid IS NOT NULL"
-"          AND l.fetch_started_at < (x.target_date + 1)::timestamp AT TIME ZONE 'UTC'"
+"          AND greatest(l.fetch_started_at, l.checked_at) < (x.target_date + 1)::timestamp AT TIME ZONE 'UTC'"
 "         THEN 'unfinished'"
 "         WHEN x.target_date < $9 THEN NULL"
 "         WHEN l.failed_at IS NOT NULL THEN 'failed'"

@@ -31,12 +31,21 @@
 
 #define TRANCHE_NAME "wh_worker"
 
+/* Up to when the time of a tenant is spent; see rate.c. */
+typedef struct WhClocks
+{
+	Oid			database_oid;
+	char		tenant_name[NAMEDATALEN];
+	int64		until[WH_LIMITS];
+} WhClocks;
+
 typedef struct WhSlot
 {
 	WhSlotInfo	info;			/* guarded by the lock, like all of it */
 	PGPROC	   *proc;			/* NULL until attached */
 	int64		assigned_job;	/* handed over, not yet taken */
 	bool		wants_worker;	/* launcher: found no free slot */
+	WhClocks	clocks;			/* of any tenant; not cleared with the slot */
 	WhNews		news;			/* launcher: from committing backends */
 } WhSlot;
 
@@ -126,8 +135,10 @@ clear_slot(WhSlot *slot)
 {
 	WhSlotKind	kind = slot->info.kind;
 	uint32		generation = slot->info.generation;
+	WhClocks	clocks = slot->clocks;
 
 	memset(slot, 0, sizeof(WhSlot));
+	slot->clocks = clocks;
 	slot->info.kind = kind;
 	slot->info.generation = generation;
 }
@@ -291,6 +302,54 @@ wh_status_blockers(const int *pids, int npids)
 	info->nblockers = npids;
 	if (npids > 0)
 		memcpy(info->blockers, pids, sizeof(int) * npids);
+	unlock_segment();
+}
+
+/* WH_LIMITS: by none of them. */
+void
+wh_status_held(int limit)
+{
+	if (my_slot < 0)
+		return;
+	lock_segment(LW_EXCLUSIVE);
+	shared->slots[my_slot].info.is_held = limit < WH_LIMITS;
+	shared->slots[my_slot].info.held_by = limit;
+	unlock_segment();
+}
+
+/*
+ * Of the tenant, or else those that are furthest back: as no more tenants are
+ * read at once than there are workers, these are behind "now" and of no use.
+ */
+static WhClocks *
+clocks_of(const char *tenant_name)
+{
+	WhClocks   *oldest = &shared->slots[FIRST_WORKER].clocks;
+
+	for (int i = FIRST_WORKER; i < shared->nslots; i++)
+	{
+		WhClocks   *clocks = &shared->slots[i].clocks;
+
+		if (clocks->database_oid == MyDatabaseId && strcmp(clocks->tenant_name, tenant_name) == 0)
+			return clocks;
+		if (Max(clocks->until[0], clocks->until[1]) < Max(oldest->until[0], oldest->until[1]))
+			oldest = clocks;
+	}
+	memset(oldest, 0, sizeof(WhClocks));
+	oldest->database_oid = MyDatabaseId;
+	strlcpy(oldest->tenant_name, tenant_name, NAMEDATALEN);
+	return oldest;
+}
+
+void
+wh_status_pay(const char *tenant_name, const double *costs, int64 now, int64 *until)
+{
+	WhClocks   *clocks;
+
+	lock_segment(LW_EXCLUSIVE);
+	clocks = clocks_of(tenant_name);
+	for (int i = 0; i < WH_LIMITS; i++)
+		until[i] = clocks->until[i] = Max(clocks->until[i], now) + (int64) costs[i];
 	unlock_segment();
 }
 
@@ -562,6 +621,7 @@ wh_status_job(const WhSlotInfo *job)
 	info->job_started_at = job->job_started_at;
 	info->rows = 0;
 	info->bytes = 0;
+	info->is_held = false;
 	info->nblockers = 0;
 	unlock_segment();
 }
@@ -586,6 +646,7 @@ wh_status_job_done(WhJobResult result, const char *error)
 	slot->info.template_name[0] = '\0';
 	slot->info.target_schema[0] = '\0';
 	slot->info.job_started_at = 0;
+	slot->info.is_held = false;
 	slot->info.nblockers = 0;
 	if (result == WH_JOB_SUCCEEDED)
 		slot->info.jobs_succeeded++;

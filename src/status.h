@@ -34,6 +34,11 @@ typedef enum WhSlotKind
 	WH_SLOT_WORKER,
 } WhSlotKind;
 
+/* What a tenant's connection may limit. */
+#define WH_LIMIT_ROWS 0
+#define WH_LIMIT_BYTES 1
+#define WH_LIMITS 2
+
 #define WH_ERROR_SIZE 256
 #define WH_MAX_BLOCKERS 8
 
@@ -72,6 +77,8 @@ typedef struct WhSlotInfo
 	TimestampTz job_started_at;
 	int64		rows;
 	int64		bytes;
+	bool		is_held;		/* reads no faster than a limit allows */
+	int			held_by;		/* which of them */
 	int			nblockers;		/* in the way at the last try for a lock */
 	int			blockers[WH_MAX_BLOCKERS];
 
@@ -103,7 +110,14 @@ extern WhPhase wh_status_get_phase(void);
 extern const char *wh_status_phase_name(WhPhase phase);
 extern void wh_status_progress(int64 rows, int64 bytes);
 extern void wh_status_blockers(const int *pids, int npids);	/* none clears */
+extern void wh_status_held(int limit);	/* WH_LIMITS clears */
 extern void wh_status_error(const char *message);	/* "" clears */
+
+/*
+ * Moves the clocks of a tenant (rate.c) on by the costs; all in microseconds.
+ * A clock that is behind "now" starts there.  until: where they are then.
+ */
+extern void wh_status_pay(const char *tenant_name, const double *costs, int64 now, int64 *until);
 
 /* ---- supervisor: one slot per listed database ---- */
 extern int	wh_status_launcher_slot(const char *database, uint32 *generation);

@@ -18,7 +18,7 @@
 
 PG_FUNCTION_INFO_V1(wh_sql_worker_slots);
 
-#define SLOT_COLUMNS 19
+#define SLOT_COLUMNS 20
 
 static Datum
 text_or_null(const char *value, bool *isnull)
@@ -52,6 +52,14 @@ blockers_or_null(const WhSlotInfo *info, bool *isnull)
 	return *isnull ? (Datum) 0 :
 		PointerGetDatum(construct_array(pids, info->nblockers, INT4OID,
 										sizeof(int32), true, TYPALIGN_INT));
+}
+
+static const char *
+held_by(const WhSlotInfo *info)
+{
+	static const char *const limits[] = {"max_rows_per_second", "max_bytes_per_second"};
+
+	return info->is_held ? limits[info->held_by] : "";
 }
 
 static const char *
@@ -89,6 +97,7 @@ put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 	v[i] = Int64GetDatum(info->jobs_failed), n[i] = info->kind != WH_SLOT_WORKER, i++;
 	v[i] = text_or_null(info->last_error, &n[i]), i++;
 	v[i] = blockers_or_null(info, &n[i]), i++;
+	v[i] = text_or_null(held_by(info), &n[i]), i++;
 	Assert(i == SLOT_COLUMNS);
 	tuplestore_putvalues(store, desc, v, n);
 }

@@ -387,7 +387,7 @@ problem_of_select(const SelectStmt *select)
 }
 
 static RawStmt *
-single_select(List *statements)
+single_select(const char *column, List *statements)
 {
 	RawStmt    *statement;
 	const char *problem;
@@ -396,29 +396,29 @@ single_select(List *statements)
 		!IsA(linitial_node(RawStmt, statements)->stmt, SelectStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("query_template is not a single SELECT")));
+				 errmsg("%s is not a single SELECT", column)));
 
 	statement = linitial_node(RawStmt, statements);
 	problem = problem_of_select((SelectStmt *) statement->stmt);
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("query_template %s", problem),
+				 errmsg("%s %s", column, problem),
 				 errhint("It runs in a read-only transaction as a subquery.")));
 	return statement;
 }
 
 char *
-wh_template_cut_query(const char *template_name, const char *query)
+wh_template_cut_query(const char *template_name, const char *column, const char *query)
 {
-	TemplateText source = {"query_template", template_name, query, 0};
+	TemplateText source = {column, template_name, query, 0};
 	ErrorContextCallback callback;
 	int			nest_level = begin_fixed_settings();
 	RawStmt    *statement;
 	int			start;
 
 	push_template_text(&callback, &source);
-	statement = single_select(raw_parser(query, RAW_PARSE_DEFAULT));
+	statement = single_select(column, raw_parser(query, RAW_PARSE_DEFAULT));
 	error_context_stack = callback.previous;
 	AtEOXact_GUC(true, nest_level);
 
@@ -430,7 +430,14 @@ wh_template_cut_query(const char *template_name, const char *query)
 char *
 wh_template_render(const WhTemplate *tmpl, DateADT date)
 {
-	return replace_both(wh_template_cut_query(tmpl->name, tmpl->query_template),
+	return replace_both(wh_template_cut_query(tmpl->name, "query_template", tmpl->query_template),
+						WH_DATE_PLACEHOLDER, wh_date_text(date), NULL, NULL);
+}
+
+char *
+wh_template_render_probe(const WhTemplate *tmpl, DateADT date)
+{
+	return replace_both(wh_template_cut_query(tmpl->name, "change_probe", tmpl->change_probe),
 						WH_DATE_PLACEHOLDER, wh_date_text(date), NULL, NULL);
 }
 
@@ -562,7 +569,7 @@ wh_template_read(const char *name)
 
 	wh_spi_begin();
 	if (wh_query("SELECT template_name, version, query_template, column_definitions, indexes,"
-				 " layout OPERATOR(pg_catalog.=) 'partitions', date_column"
+				 " layout OPERATOR(pg_catalog.=) 'partitions', date_column, change_probe"
 				 " FROM _wh.mv_templates WHERE template_name OPERATOR(pg_catalog.=) $1",
 				 1, args) == 0)
 		ereport(ERROR,
@@ -576,6 +583,7 @@ wh_template_read(const char *name)
 	tmpl->indexes = wh_get_text(cxt, 0, 5);
 	tmpl->in_tree = wh_get_bool(0, 6);
 	tmpl->date_column = wh_get_text(cxt, 0, 7);
+	tmpl->change_probe = wh_get_text(cxt, 0, 8);
 	wh_spi_end();
 
 	tmpl->columns = wh_template_parse_columns(tmpl->name, tmpl->column_definitions);

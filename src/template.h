@@ -16,6 +16,7 @@ typedef struct WhTemplate
 	char	   *name;
 	int32		version;
 	char	   *query_template; /* as written */
+	char	   *change_probe;	/* as written, or NULL */
 	char	   *column_definitions;
 	char	   *indexes;
 	bool		in_tree;		/* layout partitions */
@@ -37,14 +38,20 @@ extern TupleDesc wh_template_parse_columns(const char *template_name,
 /* The number of the column of that name; 0 if there is none, or name is NULL. */
 extern AttrNumber wh_template_find_column(TupleDesc columns, const char *name);
 
-/* The one SELECT, without semicolon and what follows it; ERROR 42601/22023. */
-extern char *wh_template_cut_query(const char *template_name, const char *query_template);
+/*
+ * The one SELECT of that column of a template, without semicolon and what
+ * follows it; ERROR 42601/22023.
+ */
+extern char *wh_template_cut_query(const char *template_name, const char *column, const char *query);
 
 /*
  * The single SELECT of the template, without trailing semicolon, with the
  * date put in; ready to be wrapped as "(" query "\n) AS t".
  */
 extern char *wh_template_render(const WhTemplate *tmpl, DateADT date);
+
+/* The same of its change_probe, which it has to have. */
+extern char *wh_template_render_probe(const WhTemplate *tmpl, DateADT date);
 
 /*
  * IndexStmt nodes for one relation: relation and index names set by us,

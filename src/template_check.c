@@ -94,7 +94,7 @@ is_near_miss(const char *query, const char *word, const char *end)
 }
 
 static void
-check_placeholders(const char *template_name, const char *query)
+check_placeholders(const char *template_name, const char *column, const char *query)
 {
 	for (const char *p = query; *p != '\0'; p++)
 	{
@@ -103,15 +103,15 @@ check_placeholders(const char *template_name, const char *query)
 		if (end != NULL && is_near_miss(query, p, end))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("query_template of template \"%s\" has \"%.*s\" in braces that are not those of the placeholder",
-							template_name, (int) (end - p), p),
+					 errmsg("%s of template \"%s\" has \"%.*s\" in braces that are not those of the placeholder",
+							column, template_name, (int) (end - p), p),
 					 errhint("Write %s.", WH_DATE_PLACEHOLDER)));
 	}
 	if (strstr(query, WH_DATE_PLACEHOLDER) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("query_template of template \"%s\" does not contain %s",
-						template_name, WH_DATE_PLACEHOLDER),
+				 errmsg("%s of template \"%s\" does not contain %s",
+						column, template_name, WH_DATE_PLACEHOLDER),
 				 errhint("Write '%s', in quotes, where the day belongs.", WH_DATE_PLACEHOLDER)));
 }
 
@@ -124,6 +124,7 @@ template_of_tuple(HeapTuple tuple, TupleDesc desc)
 
 	tmpl.name = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "template_name"));
 	tmpl.query_template = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "query_template"));
+	tmpl.change_probe = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "change_probe"));
 	tmpl.column_definitions = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "column_definitions"));
 	tmpl.indexes = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "indexes"));
 	tmpl.date_column = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "date_column"));
@@ -213,12 +214,21 @@ check_layout(const WhTemplate *tmpl)
 				 errhint("It has to be date, timestamp or timestamptz.")));
 }
 
+/* What is asked about a day has to be told which. */
+static void
+check_query(const char *template_name, const char *column, const char *query)
+{
+	check_placeholders(template_name, column, query);
+	(void) wh_template_cut_query(template_name, column, query);
+}
+
 static void
 check_template(const WhTemplate *tmpl)
 {
 	check_template_name(tmpl->name);
-	check_placeholders(tmpl->name, tmpl->query_template);
-	(void) wh_template_cut_query(tmpl->name, tmpl->query_template);
+	check_query(tmpl->name, "query_template", tmpl->query_template);
+	if (tmpl->change_probe != NULL)
+		check_query(tmpl->name, "change_probe", tmpl->change_probe);
 	(void) wh_template_parse_columns(tmpl->name, tmpl->column_definitions);
 	(void) wh_template_indexes(tmpl, "s", "v");
 	check_layout(tmpl);

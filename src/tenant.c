@@ -204,6 +204,20 @@ check_max_connections(TriggerData *trigger, HeapTuple row)
 				 errhint("Give at least 1, or NULL for wh_worker.max_workers_per_tenant; _wh.pause_tenant() stops all jobs of a tenant.")));
 }
 
+/* The column is an integer or a bigint. */
+static void
+check_limit(TriggerData *trigger, HeapTuple row, const char *column)
+{
+	char	   *limit = SPI_getvalue(row, RelationGetDescr(trigger->tg_relation),
+									 SPI_fnumber(RelationGetDescr(trigger->tg_relation), column));
+
+	if (limit != NULL && strtoll(limit, NULL, 10) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s is out of range", column, limit),
+				 errhint("Give at least 1, or NULL for no limit; _wh.pause_tenant() stops all jobs of a tenant.")));
+}
+
 /* The windows of the text, or an error with the position of the mistake. */
 static void
 parse_quiet_hours(const char *text, WhHours *hours)
@@ -332,6 +346,8 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	check_sslmode(trigger, row);
 	check_options(trigger, row);
 	check_max_connections(trigger, row);
+	check_limit(trigger, row, "max_rows_per_second");
+	check_limit(trigger, row, "max_bytes_per_second");
 	check_quiet_hours(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		row = with_updated_at(trigger, row);
@@ -444,7 +460,8 @@ wh_tenant_read(const char *tenant_name)
 	WhTenant   *tenant = palloc0(sizeof(WhTenant));
 
 	wh_spi_begin();
-	if (wh_query("SELECT tenant_name, host, port, dbname, username, password, sslmode, sslrootcert"
+	if (wh_query("SELECT tenant_name, host, port, dbname, username, password, sslmode, sslrootcert,"
+				 "       max_rows_per_second, max_bytes_per_second"
 				 "  FROM _wh.tenant_connections WHERE tenant_name = $1",
 				 lengthof(args), args) == 0)
 		report_unknown_tenant(tenant_name);
@@ -456,6 +473,8 @@ wh_tenant_read(const char *tenant_name)
 	tenant->password = wh_get_text(cxt, 0, 6);
 	tenant->sslmode = wh_get_text(cxt, 0, 7);
 	tenant->sslrootcert = wh_get_text(cxt, 0, 8);
+	tenant->max_rows_per_second = wh_get_int8(0, 9);
+	tenant->max_bytes_per_second = wh_get_int8(0, 10);
 	read_options(tenant, cxt);
 	tenant->fingerprint = make_fingerprint(tenant, cxt);
 	wh_spi_end();

@@ -103,6 +103,20 @@ typedef struct FinishedDay
 	WhRefresh  *refresh;
 } FinishedDay;
 
+/* What came to nothing the last time may still have to be published. */
+static void
+finish_unchanged(const FinishedDay *day)
+{
+	const WhJob *job = day->job;
+
+	wh_refresh_finish(day->refresh);
+	if (!day->refresh->is_published)
+		publish_day(job);
+	if (!day->refresh->is_published && job->backfill_id == 0)
+		wh_publish_counters(job->template_name, job->target_schema);
+	wh_queue_unchanged(job);
+}
+
 /*
  * A new day is published when it is in the ledger; any other before, because
  * readers lock a view before its days.  The exchange of its files is last: all
@@ -114,6 +128,11 @@ finish_day(void *arg)
 	const FinishedDay *day = arg;
 	const WhJob *job = day->job;
 
+	if (day->refresh->unchanged)
+	{
+		finish_unchanged(day);
+		return;
+	}
 	if (!day->refresh->is_new)
 		publish_day(job);
 	wh_refresh_finish(day->refresh);
@@ -141,6 +160,13 @@ probe(const WhJob *job)
 	wh_status_wake_launcher();
 }
 
+static int
+refresh_flags(const WhJob *job)
+{
+	return (job->is_forced ? WH_REFRESH_FORCED : 0) |
+		(job->priority >= WH_PRIORITY_BACKFILL ? WH_REFRESH_HELD : 0);
+}
+
 /*
  * From the first lock that a reader feels to the commit nobody is waited for
  * longer than one try: what cannot be had gives back all the others.
@@ -156,7 +182,7 @@ run_refresh(const WhJob *job)
 	wh_begin_transaction();
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
-								   job->job_id, &kept_remote);
+								   job->job_id, refresh_flags(job), &kept_remote);
 	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();
