@@ -84,4 +84,4 @@ CREATE FUNCTION _wh.check_template(template_name text, tenant_name text)
 RETURNS TABLE (check_name text, ok boolean, detail text) LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_check_template_at_tenant';
 COMMENT ON FUNCTION _wh.check_template(text, text) IS
-'Asks a tenant whether it could run the template for yesterday (UTC): connection, columns as declared, estimated cost. Loads nothing; trouble at the tenant is a row that is not ok. Errors: 42704 unknown template or tenant, 55000 paused';
+'Asks a tenant whether it could run the template for yesterday (UTC): connection, columns as declared, estimated cost, and with a change_probe its estimated cost and its result. Loads nothing; trouble at the tenant is a row that is not ok. Errors: 42704 unknown template or tenant, 55000 paused';
