@@ -157,6 +157,13 @@ like(result_of(q{SELECT repeat('x', 999)}), qr/^sha256 /, 'and a byte more');
 my $digest = day($start, 'probe_result');
 isnt(result_of(q{SELECT repeat('x', 998) || 'y'}), $digest, 'another text has another digest');
 
+set_probe(q{SELECT count(*), sum(xmin::text::bigint) FROM events WHERE at >= '{TARGET_DATE}' AND at < '{TARGET_DATE}'::date + 1});
+is_loaded_once('versions of rows');
+$production->safe_psql('postgres', "UPDATE events SET amount = 7 WHERE id = 17");
+is_loaded_once('an update is seen by them');
+$production->safe_psql('postgres', "INSERT INTO events SELECT 90017, at, kind, amount, payload, touched FROM events WHERE id = 17; DELETE FROM events WHERE id = 17");
+is_loaded_once('a row deleted and another inserted');
+
 # ---- one snapshot, and nothing read ------------------------------------
 
 set_probe("SELECT 'stands still' WHERE '{TARGET_DATE}' <> ''");
