@@ -5,8 +5,9 @@
  * What was read costs time: a row 1/max_rows_per_second, a byte likewise.  In
  * shared memory each tenant has a clock for each limit, up to which its time is
  * spent; whoever has read something moves the clocks on and waits until they
- * are reached.  So the limits hold for all workers of a tenant together, and
- * nothing is saved up while nobody reads.
+ * are reached.  So the limits hold for all workers of a tenant together.  What
+ * is not read in a tenth of a second may be read later, because reading takes
+ * time, too, and waits end late; nothing else is saved up.
  *
  * While we wait we do not read, the connection's buffers fill, and the tenant's
  * COPY stops sending.  The tenant is ahead of us by these buffers at most.
@@ -26,6 +27,9 @@
 
 /* Less than this is not waited for: a wait has its price, too. */
 #define LEAST_WAIT_US 20000
+
+/* How far a clock may be behind; the rows of so much time may come at once. */
+#define SAVED_US 100000
 
 struct WhRate
 {
@@ -94,7 +98,7 @@ pay(WhRate *rate, const int64 *read, const double *costs)
 	int64		until[WH_LIMITS];
 	int			limit;
 
-	wh_status_pay(rate->tenant_name, costs, now, until);
+	wh_status_pay(rate->tenant_name, costs, now - SAVED_US, until);
 	memcpy(rate->paid, read, sizeof(rate->paid));
 	limit = until[WH_LIMIT_ROWS] >= until[WH_LIMIT_BYTES] ? WH_LIMIT_ROWS : WH_LIMIT_BYTES;
 	wh_status_progress(read[WH_LIMIT_ROWS], read[WH_LIMIT_BYTES]);

@@ -319,7 +319,7 @@ wh_status_held(int limit)
 
 /*
  * Of the tenant, or else those that are furthest back: as no more tenants are
- * read at once than there are workers, these are behind "now" and of no use.
+ * read at once than there are workers, these are in the past and of no use.
  */
 static WhClocks *
 clocks_of(const char *tenant_name)
@@ -342,14 +342,14 @@ clocks_of(const char *tenant_name)
 }
 
 void
-wh_status_pay(const char *tenant_name, const double *costs, int64 now, int64 *until)
+wh_status_pay(const char *tenant_name, const double *costs, int64 earliest, int64 *until)
 {
 	WhClocks   *clocks;
 
 	lock_segment(LW_EXCLUSIVE);
 	clocks = clocks_of(tenant_name);
 	for (int i = 0; i < WH_LIMITS; i++)
-		until[i] = clocks->until[i] = Max(clocks->until[i], now) + (int64) costs[i];
+		until[i] = clocks->until[i] = Max(clocks->until[i], earliest) + (int64) costs[i];
 	unlock_segment();
 }
 

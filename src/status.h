@@ -115,9 +115,9 @@ extern void wh_status_error(const char *message);	/* "" clears */
 
 /*
  * Moves the clocks of a tenant (rate.c) on by the costs; all in microseconds.
- * A clock that is behind "now" starts there.  until: where they are then.
+ * A clock that is behind "earliest" starts there.  until: where they are then.
  */
-extern void wh_status_pay(const char *tenant_name, const double *costs, int64 now, int64 *until);
+extern void wh_status_pay(const char *tenant_name, const double *costs, int64 earliest, int64 *until);
 
 /* ---- supervisor: one slot per listed database ---- */
 extern int	wh_status_launcher_slot(const char *database, uint32 *generation);
