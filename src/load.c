@@ -3,8 +3,9 @@
  *
  * Called by refresh.c, and by convert.c for what is in another relation already.
  * A new day is loaded in place into its materialized view, or into a table that
- * becomes a leaf of its tree, which nobody can see before commit; an existing one into a transient heap with indexes and
- * statistics, whose files swap.c puts under it.
+ * becomes a leaf of its tree, which nobody can see before commit; an existing
+ * one into a transient heap with indexes and statistics, whose files swap.c puts
+ * under it.
  *
  * May not know where the rows come from, and may not hold a lock that a reader
  * feels before wh_load_swap().
