@@ -171,9 +171,14 @@ wh_budget_fit_tenant_view(WhView *view, const bool *is_new)
 void
 wh_budget_fit_public_view(WhView *view)
 {
+	WhArg		args[] = {WH_TEXT(view->name), wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
+
 	if (view->nmembers == 1 && get_rel_relkind(view->members[0].relid) == RELKIND_PARTITIONED_TABLE)
 		return;
-	view->locks = locks_of_view(view);
+	/* each load comes by: what the tenant views take was counted when they were made */
+	wh_query("SELECT 1 + coalesce(pg_catalog.sum(locks), 0)::pg_catalog.int8 FROM _wh.tenant_templates"
+			 " WHERE template_name = $1 AND view_oid = ANY ($2)", lengthof(args), args);
+	view->locks = wh_get_int8(0, 1);
 	view->refuses = view->locks > wh_budget();
 }
 
