@@ -263,11 +263,12 @@ read_public_members(WhView *view, const WhTemplate *tmpl)
 
 	if (all_in_tree(tmpl) && read_root(view))
 		return;
+	/* OFFSET: a few look-ups, and never all of pg_class */
 	read_members(view, wh_query_latest(
 		"SELECT c.oid, n.nspname, c.relname"
 		"  FROM _wh.tenant_templates s"
-		"  JOIN pg_catalog.pg_class c ON c.oid = s.view_oid AND c.relname = s.template_name"
-		"   AND c.relkind = 'v'"
+		" CROSS JOIN LATERAL (SELECT v.oid, v.relname, v.relnamespace FROM pg_catalog.pg_class v"
+		"    WHERE v.oid = s.view_oid AND v.relname = s.template_name AND v.relkind = 'v' OFFSET 0) c"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.target_schema"
 		" WHERE s.template_name = $1"
 		" ORDER BY n.nspname COLLATE \"C\"",
