@@ -391,13 +391,15 @@ exchange_relations(const WhCombine *combine)
 static void
 check_layout(const WhCombine *combine)
 {
-	WhArg		args[] = {WH_TEXT(combine->template_name), WH_BOOL(combine->tmpl->in_tree)};
+	WhArg		args[] = {WH_TEXT(combine->template_name), WH_BOOL(combine->tmpl->in_tree),
+	WH_TEXT(combine->tmpl->date_column)};
 
 	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1 AND (layout = 'partitions') = $2"
+				 "  AND (NOT $2 OR date_column IS NOT DISTINCT FROM $3)"
 				 " FOR SHARE", lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the layout of template \"%s\" changed while %s was combined",
+				 errmsg("the layout or date_column of template \"%s\" changed while %s was combined",
 						combine->template_name, combine->period)));
 }
 

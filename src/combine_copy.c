@@ -176,7 +176,7 @@ check_days(const WhCombine *combine)
 static char *
 sums_query(const char *rows_query)
 {
-	return psprintf("SELECT " WH_DATE_COLUMN ", pg_catalog.sum(pg_catalog.hashtextextended(r::pg_catalog.text, 0))::pg_catalog.text"
+	return psprintf("SELECT " WH_DATE_COLUMN ", pg_catalog.sum(pg_catalog.hashtextextended((r.*)::pg_catalog.text, 0))::pg_catalog.text"
 					" FROM (%s) r GROUP BY 1", rows_query);
 }
 

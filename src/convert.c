@@ -351,9 +351,10 @@ static void
 check_template(const Conversion *conversion)
 {
 	const WhTemplate *tmpl = conversion->tmpl;
-	WhArg		args[] = {WH_TEXT(tmpl->name), WH_INT4(tmpl->version), WH_BOOL(tmpl->in_tree)};
+	WhArg		args[] = {WH_TEXT(tmpl->name), WH_INT4(tmpl->version), WH_BOOL(tmpl->in_tree),
+	WH_TEXT(tmpl->date_column)};
 
-	if (wh_query("SELECT version = $2 AND (layout = 'partitions') = $3"
+	if (wh_query("SELECT version = $2 AND (layout = 'partitions') = $3 AND date_column IS NOT DISTINCT FROM $4"
 				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE", lengthof(args), args) == 0 ||
 		!wh_get_bool(0, 1))
 		ereport(ERROR,

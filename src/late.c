@@ -248,23 +248,44 @@ condition(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date)
 	return psprintf(WH_DATE_COLUMN " = %s", quote_literal_cstr(wh_date_text(date)));
 }
 
-static int64
-delete_rows(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date)
+/* A trigger or a rule may keep rows; with the new ones they would be there twice. */
+static void
+check_none_is_left(const char *name, const char *where, DateADT date)
 {
+	if (wh_query_once(psprintf("SELECT FROM ONLY %s WHERE %s LIMIT 1", name, where), 0, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s keeps rows of %s that were deleted", name, wh_date_text(date)),
+				 errhint("Drop the triggers and rules of that table.")));
+}
+
+/* Looks again only where the ledger expected other rows to go. */
+static int64
+delete_rows(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date, int64 expected)
+{
+	char	   *name = qualified_name(schema, relid);
+	char	   *where = condition(tmpl, schema, relid, date);
 	int64		rows;
 
 	wh_spi_begin();
-	rows = (int64) wh_query_once(psprintf("DELETE FROM ONLY %s WHERE %s", qualified_name(schema, relid),
-										  condition(tmpl, schema, relid, date)), 0, NULL);
+	rows = (int64) wh_query_once(psprintf("DELETE FROM ONLY %s WHERE %s", name, where), 0, NULL);
+	if (rows != expected)
+		check_none_is_left(name, where, date);
 	wh_spi_end();
 	return rows;
+}
+
+static int64
+expected_rows(const WhLateTable *table)
+{
+	return table->holds_day ? table->rows : 0;
 }
 
 /* What is replaced need not be right, but whoever changed it should know. */
 static void
 warn_of_other_rows(const WhRefresh *refresh, const WhLateTable *table, int64 deleted)
 {
-	int64		expected = table->holds_day ? table->rows : 0;
+	int64		expected = expected_rows(table);
 
 	if (deleted != expected)
 		ereport(WARNING,
@@ -343,7 +364,8 @@ wh_late_prepare(WhRefresh *refresh, List **tables)
 	table = lock_and_find(refresh, tables);
 	remake_if_needed(refresh, table);
 	warn_of_other_rows(refresh, table,
-					   delete_rows(refresh->tmpl, refresh->schema, content_of(table), refresh->date));
+					   delete_rows(refresh->tmpl, refresh->schema, content_of(table), refresh->date,
+								   expected_rows(table)));
 	insert_day(refresh, table);
 	if (OidIsValid(table->remade))
 		wh_swap_write_out(table->remade);
@@ -421,6 +443,6 @@ wh_late_delete(const char *template_name, const char *schema, DateADT date)
 	if (table == NULL || !table->holds_day || table->days == 1)
 		return false;
 	lock_table(schema, table, RowExclusiveLock);
-	(void) delete_rows(wh_template_read(template_name), schema, table->relid, date);
+	(void) delete_rows(wh_template_read(template_name), schema, table->relid, date, expected_rows(table));
 	return true;
 }

@@ -827,6 +827,8 @@ wh_launcher_main(Datum arg)
 
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION);
+	/* to compile what it asks catalogs would take longer than to run it */
+	SetConfigOption("jit", "off", PGC_USERSET, PGC_S_SESSION);
 	workers = MemoryContextAllocZero(TopMemoryContext,
 									 sizeof(Worker) * wh_status_max_slots());
 	backfill_context = AllocSetContextCreate(TopMemoryContext, "wh_worker backfills",

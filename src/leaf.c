@@ -214,12 +214,10 @@ wh_leaf_attach(const WhLeaf *leaf, Oid relid)
 	wh_spi_end();
 }
 
-/* Dropped columns would do no harm, but nothing of ours drops one. */
 bool
 wh_leaf_has_shape(const WhTemplate *tmpl, Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	TupleDesc	actual = RelationGetDescr(rel);
+	TupleDesc	actual = wh_tree_columns_of(relid);
 	TupleDesc	wanted;
 	bool		same;
 
@@ -231,10 +229,9 @@ wh_leaf_has_shape(const WhTemplate *tmpl, Oid relid)
 		Form_pg_attribute a = TupleDescAttr(actual, i);
 		Form_pg_attribute w = TupleDescAttr(wanted, i);
 
-		same = !a->attisdropped && strcmp(NameStr(a->attname), NameStr(w->attname)) == 0 &&
+		same = strcmp(NameStr(a->attname), NameStr(w->attname)) == 0 &&
 			a->atttypid == w->atttypid && a->atttypmod == w->atttypmod;
 	}
 	wh_spi_end();
-	table_close(rel, AccessShareLock);
 	return same;
 }

@@ -101,6 +101,26 @@ changed_oids(void)
 "    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
 " RETURNING d.template_name"
 
+/*
+ * A leaf that a person detached is under its name still, and so a day of ours,
+ * which the tenant view has to read by itself now.
+ */
+#define DETACHED_SQL(which) \
+"WITH detached AS (SELECT d.template_name, d.target_schema, d.target_date" \
+"   FROM _wh.day_loads d" \
+"   JOIN _wh.tenant_templates s USING (template_name, target_schema)" \
+"   JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relkind = 'r' AND NOT c.relispartition" \
+"  WHERE " which " AND d.in_views AND d.counted AND s.part_oid IS NOT NULL" \
+"    AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r" \
+"      JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass" \
+"       AND p.objid = r.oid AND p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass" \
+"       AND p.refobjid = d.relation_oid WHERE r.ev_class = s.view_oid)" \
+"   FOR NO KEY UPDATE OF d SKIP LOCKED)" \
+" UPDATE _wh.day_loads d SET counted = false FROM detached g" \
+"  WHERE d.template_name = g.template_name" \
+"    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
+" RETURNING d.template_name"
+
 /* Templates with a view that has gone. */
 #define VIEW_GONE_SQL(which) \
 "SELECT t.template_name FROM _wh.mv_templates t" \
@@ -151,6 +171,7 @@ wh_missing_notice(const char *template_name, const char *schema)
 
 	wh_spi_begin();
 	names = add_names(names, wh_query(MARK_SQL(OF_SUBSCRIPTION), lengthof(args), args), context);
+	names = add_names(names, wh_query(DETACHED_SQL(OF_SUBSCRIPTION), lengthof(args), args), context);
 	names = add_names(names, wh_query(VIEW_GONE_SQL("t.template_name = $1"), 1, args), context);
 	wh_spi_end();
 	return names;
@@ -169,11 +190,13 @@ notice_changed(bool compare_all, bool *left)
 	{
 		names = add_names(names, wh_query(MARK_SQL(OF_ALL), 0, NULL), context);
 		*left = wh_query(GONE_SQL(OF_ALL) " LIMIT 1", 0, NULL) > 0;
+		names = add_names(names, wh_query(DETACHED_SQL(OF_ALL), 0, NULL), context);
 	}
 	else
 	{
 		names = add_names(names, wh_query(MARK_SQL(OF_RELATIONS), lengthof(args), args), context);
 		*left = wh_query(GONE_SQL(OF_RELATIONS) " LIMIT 1", lengthof(args), args) > 0;
+		names = add_names(names, wh_query(DETACHED_SQL(OF_RELATIONS), lengthof(args), args), context);
 	}
 	names = add_names(names, wh_query(VIEW_GONE_SQL(NOT_TRIED_IN_VAIN), 0, NULL), context);
 	wh_spi_end();

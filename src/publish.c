@@ -11,7 +11,9 @@
  * Locks, in this order: the advisory locks of tenant views, by schema; that of
  * the public view; then as readers do: public view, tenant views, day
  * relations.  The template is read after the advisory lock, because who
- * changes one holds all of them to his commit.  Ledger rows that somebody else
+ * changes one holds all of them to his commit.  Members are read as they are now
+ * (wh_query_latest): a REPEATABLE READ transaction would take out of a view what
+ * others have put in since its snapshot.  Ledger rows that somebody else
  * is writing are left to their writer (SKIP LOCKED), because that writer may
  * be waiting for our advisory lock.
  */
@@ -34,6 +36,7 @@
 #include "template.h"
 #include "template_views.h"
 #include "there.h"
+#include "tree.h"
 #include "view.h"
 #include "wh_worker.h"
 
@@ -182,7 +185,7 @@ read_tenant_members(WhView *view, bool in_tree)
 	WhArg		args[] = {WH_TEXT(view->name), WH_TEXT(view->schema), WH_BOOL(in_tree)};
 	bool	   *is_new;
 
-	read_members(view, wh_query(
+	read_members(view, wh_query_latest(
 		"SELECT c.oid, n.nspname, c.relname, NOT pg_catalog.bool_or(m.in_views) FROM ("
 		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
 		"         pg_catalog.bool_or(d.in_views) AS in_views"
@@ -219,7 +222,7 @@ all_in_tree(const WhTemplate *tmpl)
 	WhArg		args[] = {WH_TEXT(tmpl->name)};
 
 	return tmpl->in_tree &&
-		wh_query("SELECT FROM _wh.tenant_templates s"
+		wh_query_latest("SELECT FROM _wh.tenant_templates s"
 				 "  JOIN pg_catalog.pg_rewrite r ON r.ev_class = s.view_oid"
 				 "  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 				 "   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
@@ -245,7 +248,7 @@ read_root(WhView *view)
 {
 	WhArg		args[] = {WH_TEXT(view->name)};
 
-	read_members(view, wh_query(
+	read_members(view, wh_query_latest(
 		"SELECT c.oid, n.nspname, c.relname FROM _wh.mv_templates t"
 		"  JOIN pg_catalog.pg_class c ON c.oid = t.tree_oid AND c.relkind = 'p'"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -260,11 +263,12 @@ read_public_members(WhView *view, const WhTemplate *tmpl)
 
 	if (all_in_tree(tmpl) && read_root(view))
 		return;
-	read_members(view, wh_query(
+	/* OFFSET: a few look-ups, and never all of pg_class */
+	read_members(view, wh_query_latest(
 		"SELECT c.oid, n.nspname, c.relname"
 		"  FROM _wh.tenant_templates s"
-		"  JOIN pg_catalog.pg_class c ON c.oid = s.view_oid AND c.relname = s.template_name"
-		"   AND c.relkind = 'v'"
+		" CROSS JOIN LATERAL (SELECT v.oid, v.relname, v.relnamespace FROM pg_catalog.pg_class v"
+		"    WHERE v.oid = s.view_oid AND v.relname = s.template_name AND v.relkind = 'v' OFFSET 0) c"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.target_schema"
 		" WHERE s.template_name = $1"
 		" ORDER BY n.nspname COLLATE \"C\"",
@@ -298,7 +302,7 @@ wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl)
 	view->columns = tmpl->columns;
 	view->is_public = true;
 	view->comment = psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name);
-	wh_query("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
+	wh_query_latest("SELECT view_oid FROM _wh.mv_templates WHERE template_name = $1", lengthof(args), args);
 	known_oid = wh_get_oid(0, 1);
 	read_public_members(view, tmpl);
 	wh_budget_fit_public_view(view);
@@ -368,7 +372,7 @@ wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *sc
 	view->schema = schema;
 	view->name = tmpl->name;
 	view->columns = tmpl->columns;
-	if (wh_query("SELECT view_oid, tenant_name, locks, refused_days FROM _wh.tenant_templates"
+	if (wh_query_latest("SELECT view_oid, tenant_name, locks, refused_days FROM _wh.tenant_templates"
 				 " WHERE template_name = $1 AND target_schema = $2", lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -490,8 +494,10 @@ publish_tenant_view(const char *template_name, const char *schema)
 	WhView		view;
 	Oid			known_oid;
 	bool		change;
+	List	   *strays;
 
 	wh_publish_lock(template_name, schema);
+	strays = wh_tree_strays(template_name, schema);
 	mark_gone_counted(template_name, schema);
 	tmpl = wh_template_read(template_name);
 	known_oid = wh_publish_read_tenant_view(&view, tmpl, schema);
@@ -508,6 +514,7 @@ publish_tenant_view(const char *template_name, const char *schema)
 	wh_publish_grant(view.schema, view.name);
 	wh_publish_mark_in_views(&view);
 	note_refused_days(&view);
+	wh_tree_detach(strays);
 	return change;
 }
 

@@ -136,9 +136,10 @@ check_template(const WhRefresh *refresh)
 {
 	const WhLoadedDay *day = refresh->day;
 	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version),
-	WH_BOOL(refresh->tmpl->in_tree)};
+	WH_BOOL(refresh->tmpl->in_tree), WH_TEXT(refresh->tmpl->date_column)};
 
 	if (wh_query("SELECT version = $2, (layout = 'partitions') <> $3"
+				 "   OR ($3 AND date_column IS DISTINCT FROM $4)"
 				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
 				 lengthof(args), args) == 0)
 		ereport(ERROR,
@@ -147,7 +148,7 @@ check_template(const WhRefresh *refresh)
 	if (wh_get_bool(0, 2))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the layout of template \"%s\" changed while a day was loaded", refresh->tmpl->name)));
+				 errmsg("the layout or date_column of template \"%s\" changed while a day was loaded", refresh->tmpl->name)));
 	if (!wh_get_bool(0, 1))
 		wh_template_views_check_day(wh_template_read(refresh->tmpl->name), refresh->schema,
 									day->created ? day->relid : day->transient);

@@ -70,7 +70,9 @@ first_day_of_year(DateADT date, int years_before)
 	int			day;
 
 	j2date(date + POSTGRES_EPOCH_JDATE, &year, &month, &day);
-	return date2j(year - years_before, 1, 1) - POSTGRES_EPOCH_JDATE;
+	/* far back the number of the day would overflow, into the future */
+	year = Max(year - years_before, 1);
+	return date2j(year, 1, 1) - POSTGRES_EPOCH_JDATE;
 }
 
 /* False if it keeps everything, or is gone. */
@@ -284,9 +286,28 @@ record(Run *run, const WhRetirement *retirement, TimestampTz started_at)
 
 /* ---- a subscription ---- */
 
+/*
+ * False if it is gone.  Whoever is writing its counters is waited for before
+ * anything is locked: who removes it waits for the locks of its relations.
+ */
+static bool
+wait_for_subscription(const Run *run)
+{
+	WhArg		args[] = {WH_TEXT(run->job->template_name), WH_TEXT(run->schema)};
+	bool		found;
+
+	wh_begin_transaction();
+	wh_spi_begin();
+	found = wh_query("SELECT FROM _wh.tenant_templates WHERE template_name = $1 AND target_schema = $2"
+					 " FOR NO KEY UPDATE", lengthof(args), args) > 0;
+	wh_spi_end();
+	wh_commit_transaction(run->context);
+	return found;
+}
+
 /* Within a transaction; false when nothing is left. */
 static bool
-retire_portion(Run *run)
+retire_portion(Run *run, bool *busy)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
 	WhRetirement retirement = {
@@ -302,8 +323,9 @@ retire_portion(Run *run)
 	if (retirement.n == 0)
 		return true;
 	read_start_date(run, &retirement);
-	if (!wh_retire(&retirement))
-		return false;
+	*busy = !wh_retire(&retirement);
+	if (*busy)
+		return true;
 	record(run, &retirement, started_at);
 	return true;
 }
@@ -316,12 +338,16 @@ retire_subscription(void *arg)
 
 	while (more)
 	{
+		bool		busy = false;
+
 		CHECK_FOR_INTERRUPTS();
 		wh_begin_transaction();
 		wh_spi_begin();
-		more = retire_portion(run);
+		more = retire_portion(run, &busy);
 		wh_spi_end();
 		wh_commit_transaction(run->context);
+		if (busy)
+			more = wait_for_subscription(run);
 	}
 }
 

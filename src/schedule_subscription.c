@@ -183,6 +183,26 @@ schedule_subscriptions(const char *template_name)
 	return made;
 }
 
+/* Also where all subscriptions have ended: what they left gets older as well. */
+static int32
+schedule_retentions(const char *template_name)
+{
+	WhArg		args[] = {WH_TEXT(template_name)};
+	MemoryContext cxt = CurrentMemoryContext;
+	uint64		n = wh_query("SELECT DISTINCT template_name FROM _wh.tenant_templates"
+							 " WHERE $1::text IS NULL OR template_name = $1"
+							 " ORDER BY 1", lengthof(args), args);
+	SPITupleTable *rows = SPI_tuptable;
+	int32		made = 0;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		SPI_tuptable = rows;
+		made += schedule_retention(wh_get_text(cxt, i, 1));
+	}
+	return made;
+}
+
 Datum
 wh_sql_setup_cron(PG_FUNCTION_ARGS)
 {
@@ -196,6 +216,7 @@ wh_sql_setup_cron(PG_FUNCTION_ARGS)
 	wh_spi_begin();
 	n = follow_templates(template_name);
 	n += schedule_subscriptions(template_name);
+	n += schedule_retentions(template_name);
 	wh_notify_config_on_commit();
 	wh_spi_end();
 	PG_RETURN_INT32(n);

@@ -189,6 +189,8 @@ wh_query_latest(const char *sql, int nargs, const WhArg *args)
 	uint64		processed;
 
 	fill_spi_args(&spi_args, nargs, args);
+	/* what this transaction has done counts, as in wh_query() */
+	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
 	processed = run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args, false);
 	PopActiveSnapshot();

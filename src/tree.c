@@ -17,7 +17,7 @@
  *
  * Locks, all politely: the advisory lock of the template's tree; then the root,
  * ShareUpdateExclusiveLock to attach a part; AccessExclusiveLock from the root
- * down to change columns or drop a part.
+ * down to change columns or drop a part, from the part down to detach a leaf.
  */
 #include "postgres.h"
 
@@ -25,8 +25,14 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "miscadmin.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/partcache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "politely.h"
 #include "publish.h"
@@ -98,13 +104,25 @@ columns_of_new_tree(const WhTemplate *tmpl)
 	return columns;
 }
 
-/* The lock is given back at once: who loads for hours keeps nobody from a new column. */
-static TupleDesc
-columns_of_relation(Oid relid)
+/*
+ * Without those that a person dropped: a leaf need not have them.  The lock is
+ * given back at once: who loads for hours keeps nobody from a new column.
+ */
+TupleDesc
+wh_tree_columns_of(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	TupleDesc	columns = CreateTupleDescCopy(RelationGetDescr(rel));
+	TupleDesc	all = RelationGetDescr(rel);
+	TupleDesc	columns;
+	int			natts = 0;
 
+	for (int i = 0; i < all->natts; i++)
+		natts += TupleDescAttr(all, i)->attisdropped ? 0 : 1;
+	columns = CreateTemplateTupleDesc(natts);
+	natts = 0;
+	for (int i = 0; i < all->natts; i++)
+		if (!TupleDescAttr(all, i)->attisdropped)
+			TupleDescCopyEntry(columns, ++natts, all, i + 1);
 	table_close(rel, AccessShareLock);
 	return columns;
 }
@@ -114,15 +132,14 @@ wh_tree_columns(const WhTemplate *tmpl)
 {
 	Oid			root = wh_tree_root(tmpl->name);
 
-	return OidIsValid(root) ? columns_of_relation(root) : columns_of_new_tree(tmpl);
+	return OidIsValid(root) ? wh_tree_columns_of(root) : columns_of_new_tree(tmpl);
 }
 
 static Form_pg_attribute
 find_column(TupleDesc columns, const char *name)
 {
 	for (int i = 0; i < columns->natts; i++)
-		if (!TupleDescAttr(columns, i)->attisdropped &&
-			strcmp(NameStr(TupleDescAttr(columns, i)->attname), name) == 0)
+		if (strcmp(NameStr(TupleDescAttr(columns, i)->attname), name) == 0)
 			return TupleDescAttr(columns, i);
 	return NULL;
 }
@@ -143,7 +160,7 @@ column_definition(Form_pg_attribute column)
 static void
 check_columns(const WhTemplate *tmpl, Oid root)
 {
-	TupleDesc	actual = columns_of_relation(root);
+	TupleDesc	actual = wh_tree_columns_of(root);
 
 	for (int i = 0; i < tmpl->columns->natts; i++)
 	{
@@ -173,7 +190,7 @@ refuse_type(const WhTemplate *tmpl, Form_pg_attribute column, Form_pg_attribute 
 static char *
 missing_columns(const WhTemplate *tmpl, Oid root)
 {
-	TupleDesc	actual = columns_of_relation(root);
+	TupleDesc	actual = wh_tree_columns_of(root);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -283,7 +300,7 @@ make_root(const WhTemplate *tmpl)
 static Oid
 make_part(const WhTemplate *tmpl, Oid root, const char *schema)
 {
-	Oid			part = create_partitioned(tmpl, part_name(tmpl->name, schema), columns_of_relation(root),
+	Oid			part = create_partitioned(tmpl, part_name(tmpl->name, schema), wh_tree_columns_of(root),
 										  part_key(tmpl),
 										  psprintf("Days of template \"%s\" in schema \"%s\"; made by wh_worker",
 												   tmpl->name, schema));
@@ -352,4 +369,107 @@ wh_tree_lock_leaf(Oid relid)
 	if (OidIsValid(part))
 		wh_politely_lock(part);
 	wh_politely_lock(relid);
+}
+
+/* ---- what a person took away ---- */
+
+static Datum
+first_moment(Oid type, DateADT date)
+{
+	return type == DATEOID ? DateADTGetDatum(date) : TimestampGetDatum((Timestamp) date * USECS_PER_DAY);
+}
+
+/* The leaf whose bounds hold the day, or InvalidOid. */
+static Oid
+leaf_at(Relation part, DateADT date)
+{
+	PartitionDesc leaves = RelationGetPartitionDesc(part, true);
+	PartitionKey key = RelationGetPartitionKey(part);
+	Datum		value = first_moment(key->parttypid[0], date);
+	bool		is_equal;
+	int			index;
+
+	if (leaves->nparts == 0)
+		return InvalidOid;
+	index = leaves->boundinfo->indexes[1 + partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
+																		 leaves->boundinfo, 1, &value, &is_equal)];
+	return index >= 0 ? leaves->oids[index] : InvalidOid;
+}
+
+static bool
+holds_days(const char *template_name, const char *schema, Oid relid)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), WH_OID(relid)};
+
+	return wh_query_latest("SELECT FROM _wh.day_loads"
+						   " WHERE template_name = $1 AND target_schema = $2 AND relation_oid = $3 LIMIT 1",
+						   lengthof(args), args) > 0;
+}
+
+List *
+wh_tree_strays(const char *template_name, const char *schema)
+{
+	Oid			part = wh_tree_part(template_name, schema);
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
+	List	   *found = NIL;
+	List	   *strays = NIL;
+	ListCell   *cell;
+	Relation	rel;
+	uint64		n;
+
+	if (!OidIsValid(part))
+		return NIL;
+	n = wh_query_latest("SELECT target_date FROM _wh.day_loads"
+						" WHERE template_name = $1 AND target_schema = $2 AND NOT counted AND relation_oid IS NULL",
+						lengthof(args), args);
+	rel = table_open(part, AccessShareLock);
+	for (uint64 i = 0; i < n; i++)
+	{
+		Oid			leaf = leaf_at(rel, wh_get_date(i, 1));
+
+		if (OidIsValid(leaf))
+			found = list_append_unique_oid(found, leaf);
+	}
+	table_close(rel, AccessShareLock);
+	foreach(cell, found)
+		if (!holds_days(template_name, schema, lfirst_oid(cell)))
+			strays = lappend_oid(strays, lfirst_oid(cell));
+	return strays;
+}
+
+/* Its name is looked up: others shall be published though we may not do that. */
+static bool
+may_look_up(Oid part, Oid leaf)
+{
+	if (pg_namespace_aclcheck(get_rel_namespace(leaf), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+		return true;
+	ereport(WARNING,
+			(errmsg("table %s is no day of ours any more, and is in the partition tree still", relation_name(leaf)),
+			 errhint("Run ALTER TABLE %s DETACH PARTITION %s.", relation_name(part), relation_name(leaf))));
+	return false;
+}
+
+/* Run by wh_politely(): it may be rolled back and started over. */
+static void
+detach(void *arg)
+{
+	ListCell   *cell;
+
+	foreach(cell, (List *) arg)
+	{
+		Oid			part = wh_tree_parent(lfirst_oid(cell));
+
+		if (!OidIsValid(part) || !may_look_up(part, lfirst_oid(cell)))
+			continue;
+		wh_tree_lock_leaf(lfirst_oid(cell));
+		if (wh_tree_parent(lfirst_oid(cell)) == part)
+			wh_utility("ALTER TABLE %s DETACH PARTITION %s", relation_name(part), relation_name(lfirst_oid(cell)));
+	}
+}
+
+void
+wh_tree_detach(List *leaves)
+{
+	if (leaves != NIL)
+		wh_politely(InvalidOid, detach, leaves);
 }

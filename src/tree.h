@@ -27,6 +27,9 @@ extern Oid	wh_tree_parent(Oid relid);
  */
 extern TupleDesc wh_tree_columns(const WhTemplate *tmpl);
 
+/* The columns that a relation has, without dropped ones. */
+extern TupleDesc wh_tree_columns_of(Oid relid);
+
 /*
  * Makes what is missing of root and part, and returns the part.  Within
  * wh_politely().  42P07 if something else has a name that is needed, 40001 if
@@ -53,6 +56,15 @@ extern void wh_tree_drop_root(const char *template_name);
  * shuts out the readers of its part.  Within wh_politely().
  */
 extern void wh_tree_lock_leaf(Oid relid);
+
+/*
+ * Leaves of a subscription's part with days that the ledger misses since the last
+ * publication: a person renamed or moved them.  They are his, and no longer
+ * belong into the views; and new leaves of these days need their place.  SPI is
+ * connected by the caller, who detaches them after the view has been made.
+ */
+extern List *wh_tree_strays(const char *template_name, const char *schema);
+extern void wh_tree_detach(List *leaves);
 
 /* The first moment of a day as a literal of the date column's type. */
 extern char *wh_tree_bound(const WhTemplate *tmpl, DateADT date);

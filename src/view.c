@@ -32,13 +32,16 @@ wh_view_member_oids(const WhView *view)
 										   sizeof(Oid), true, TYPALIGN_INT));
 }
 
-/* What the view reads now, by its dependencies, is what it should read? */
+/*
+ * What the view reads now, by its dependencies, is what it should read?  Now, and
+ * not when a REPEATABLE READ transaction took its snapshot.
+ */
 static bool
 members_are_right(const WhView *view)
 {
 	WhArg		args[] = {WH_OID(view->relid), wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
 
-	return wh_query(
+	return wh_query_latest(
 		"SELECT count(*) = cardinality($2) AND coalesce(bool_and(u.relid = ANY ($2)), true)"
 		"  FROM (SELECT DISTINCT d.refobjid AS relid"
 		"          FROM pg_catalog.pg_rewrite r"
@@ -55,7 +58,7 @@ refuses_now(Oid relid)
 {
 	WhArg		args[] = {WH_OID(relid)};
 
-	return wh_query(
+	return wh_query_latest(
 		"SELECT FROM pg_catalog.pg_rewrite r"
 		"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 		"   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass"

@@ -498,6 +498,8 @@ wh_worker_main(Datum arg)
 		return;
 
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	/* to compile what it asks catalogs would take longer than to run it */
+	SetConfigOption("jit", "off", PGC_USERSET, PGC_S_SESSION);
 	job_context = AllocSetContextCreate(TopMemoryContext, "wh_worker job",
 										ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(job_context);

@@ -252,6 +252,28 @@ sql($node, "$set keep_years = NULL");
 due_at('2026-01-02 05:00', $retention);
 is(last_status($retention), 'skipped: nothing is too old', 'without a limit nothing is done');
 
+# ---- limits beyond all calendars, and who is in the way ----------------
+
+is(load('shop', '2024-03-01', '2024-03-10'), 'succeeded', 'days of long ago');
+foreach my $limit ('keep_years = 9999999', 'keep_years = 2147483647', 'keep_years = NULL, keep_days = 2147483647')
+{
+	sql($node, "$set $limit WHERE template_name = 'events'");
+	comes_due($retention, $limit);
+	is(last_status($retention), 'skipped: nothing is too old', 'is forever');
+}
+sql($node, "$set keep_days = 30 WHERE template_name = 'events'");
+my $publisher = $node->background_psql('postgres', on_error_stop => 1);
+$publisher->query_safe("BEGIN; UPDATE _wh.tenant_templates SET days = days WHERE target_schema = 'shop'");
+comes_due($retention, 'they are too old while somebody counts them');
+wait_until($node, q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type LIKE 'wh_worker worker%')
+	OR (SELECT state = 'succeeded' FROM _wh.jobs WHERE kind = 'retention' ORDER BY job_id DESC LIMIT 1)}, 'retention waits for him');
+$publisher->query_safe('COMMIT');
+$publisher->quit;
+all_ended('he is done');
+like(last_status($retention), qr/^succeeded: dropped 10 relations with 30 rows/, 'they are not left for the next night');
+sql($node, "SELECT _wh.unsubscribe('shop', 'events'), _wh.unschedule('$retention')");
+is(sql($node, "SELECT _wh.setup_cron('events')"), 1, 'a template of which all subscriptions have ended has retention too');
+
 # ---- leaves of a partition tree ----------------------------------------
 
 add_events_template($node, 'leaves');
