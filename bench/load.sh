@@ -221,6 +221,13 @@ start_warehouse()
 				END LOOP;
 			END $$;
 
+		CREATE FUNCTION bench.must_have_succeeded(id bigint, state text) RETURNS void LANGUAGE plpgsql AS $$
+			BEGIN
+				IF state <> 'succeeded' THEN
+					RAISE 'backfill % ended as %: %', id, state, (SELECT max(last_error) FROM _wh.jobs WHERE backfill_id = id);
+				END IF;
+			END $$;
+
 		CREATE FUNCTION bench.workers() RETURNS integer[] LANGUAGE sql AS $$
 			SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM _wh.worker_status WHERE backend_type LIKE '%worker' AND pid IS NOT NULL $$;
 	SQL
