@@ -34,8 +34,9 @@ ISOLATION := $(basename $(notdir $(sort $(wildcard regress/specs/*.spec))))
 ISOLATION_OPTS = --inputdir=regress --encoding=UTF8 --no-locale --load-extension=$(EXTENSION)
 TAP_TESTS := $(if $(wildcard t/*.pl),1)
 PROVE_FLAGS += -I t/lib
-REGRESS_PREP = drop-test-databases t/cron/cron_test.so
-EXTRA_CLEAN = t/cron/*.o t/cron/*.so
+TEST_LIBRARIES = t/cron/cron_test.so t/decode/decode_test.so
+REGRESS_PREP = drop-test-databases $(TEST_LIBRARIES)
+EXTRA_CLEAN = t/*/*.o t/*/*.so
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -52,10 +53,12 @@ all install installdirs uninstall installcheck clean:
 	@exit 1
 endif
 
-$(OBJS) t/cron/cron_test.o: $(wildcard src/*.h)
+$(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
 
-# Functions that only regress/sql/cron.sql calls; never installed.
+# Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
+t/decode/decode_test.so: t/decode/decode_test.o src/decode.o src/decode_types.o
+$(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile

@@ -24,12 +24,11 @@
 #include "mb/pg_wchar.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
-#include "utils/date.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "decode.h"
+#include "decode_types.h"
 
 #define COPY_SIGNATURE "PGCOPY\n\377\r\n\0"
 #define COPY_SIGNATURE_LENGTH 11
@@ -45,13 +44,6 @@ typedef struct DecodedColumn
 	FmgrInfo	function;		/* receive if binary, else input */
 } DecodedColumn;
 
-/* Where a column's value lies in the row at hand; length -1 is null. */
-typedef struct RawField
-{
-	const char *data;
-	int			length;
-} RawField;
-
 struct WhDecoder
 {
 	bool		binary;
@@ -59,7 +51,9 @@ struct WhDecoder
 	bool		end_seen;
 	int			natts;
 	DecodedColumn *columns;
-	RawField   *fields;
+	WhWireType *types;			/* of the columns, if binary */
+	WhRawField *fields;
+	int			room;			/* bytes for the short values of the row */
 
 	const char *data;			/* bytes not used yet */
 	int			length;
@@ -86,15 +80,6 @@ read_int32(const char *p)
 
 	memcpy(&n, p, sizeof(n));
 	return (int32) pg_ntoh32(n);
-}
-
-static int64
-read_int64(const char *p)
-{
-	uint64		n;
-
-	memcpy(&n, p, sizeof(n));
-	return (int64) pg_ntoh64(n);
 }
 
 static void
@@ -162,6 +147,7 @@ split_binary_row(WhDecoder *decoder)
 {
 	const char *p = decoder->data;
 	int			left = decoder->length;
+	int			room = 0;
 	int16		nfields;
 
 	if (left < 2)
@@ -201,14 +187,17 @@ split_binary_row(WhDecoder *decoder)
 			p += length;
 			left -= length;
 		}
+		if (length <= WH_WIRE_SHORT)
+			room += length + 1;
 	}
+	decoder->room = room;
 	advance(decoder, p - decoder->data);
 	return true;
 }
 
 /* Any type, by its receive function, in a copy that it may write to. */
 static Datum
-receive_field(WhDecoder *decoder, DecodedColumn *column, const RawField *field)
+receive_field(WhDecoder *decoder, DecodedColumn *column, const WhRawField *field)
 {
 	StringInfo	scratch = &decoder->scratch;
 	Datum		value;
@@ -219,61 +208,6 @@ receive_field(WhDecoder *decoder, DecodedColumn *column, const RawField *field)
 	if (scratch->cursor != scratch->len)
 		bad_value();
 	return value;
-}
-
-static void
-check_length(const RawField *field, int expected)
-{
-	if (field->length != expected)
-		bad_value();
-}
-
-/* The commonest types without a call; the others by their function. */
-static Datum
-decode_binary_field(WhDecoder *decoder, DecodedColumn *column, const RawField *field)
-{
-	const char *p = field->data;
-
-	switch (column->type)
-	{
-		case BOOLOID:
-			check_length(field, 1);
-			return BoolGetDatum(*p != 0);
-		case INT2OID:
-			check_length(field, 2);
-			return Int16GetDatum(read_int16(p));
-		case INT4OID:
-			check_length(field, 4);
-			return Int32GetDatum(read_int32(p));
-		case INT8OID:
-			check_length(field, 8);
-			return Int64GetDatum(read_int64(p));
-		case FLOAT4OID:
-			{
-				int32		bits;
-				float4		number;
-
-				check_length(field, 4);
-				bits = read_int32(p);
-				memcpy(&number, &bits, sizeof(number));
-				return Float4GetDatum(number);
-			}
-		case FLOAT8OID:
-			{
-				int64		bits;
-				float8		number;
-
-				check_length(field, 8);
-				bits = read_int64(p);
-				memcpy(&number, &bits, sizeof(number));
-				return Float8GetDatum(number);
-			}
-		case TEXTOID:
-			pg_verifymbstr(p, field->length, false);
-			return PointerGetDatum(cstring_to_text_with_len(p, field->length));
-		default:
-			return receive_field(decoder, column, field);
-	}
 }
 
 /* The end of the line that starts at "p", or NULL if it has not come. */
@@ -380,7 +314,7 @@ read_escape(const char *p, const char *end, char *byte, bool *numeric)
  * NUL behind it, into "out"; returns where it stopped.
  */
 static const char *
-read_text_field(const char *p, const char *end, char **out, RawField *field)
+read_text_field(const char *p, const char *end, char **out, WhRawField *field)
 {
 	const char *start = p;
 	char	   *to = *out;
@@ -459,7 +393,7 @@ split_text_row(WhDecoder *decoder)
 }
 
 static Datum
-decode_text_field(DecodedColumn *column, const RawField *field)
+decode_text_field(DecodedColumn *column, const WhRawField *field)
 {
 	if (column->type == TEXTOID)
 		return PointerGetDatum(cstring_to_text_with_len(field->data, field->length));
@@ -476,22 +410,35 @@ decode_null(WhDecoder *decoder, DecodedColumn *column)
 	return InputFunctionCall(&column->function, NULL, column->ioparam, column->typmod);
 }
 
+/* Most values directly, into memory allocated once; the others by their function. */
 static void
-decode_fields(WhDecoder *decoder, Datum *values, bool *isnull)
+decode_binary_fields(WhDecoder *decoder, Datum *values, bool *isnull)
+{
+	char	   *room = decoder->room == 0 ? NULL : palloc(decoder->room);
+	int			natts = decoder->natts;
+	int			i = 0;
+
+	while ((i = wh_wire_values(decoder->types, decoder->fields, i, natts, &room, values, isnull)) < natts)
+	{
+		decoder->column = i;
+		values[i] = isnull[i] ? decode_null(decoder, &decoder->columns[i]) :
+			receive_field(decoder, &decoder->columns[i], &decoder->fields[i]);
+		i++;
+	}
+	decoder->column = -1;
+}
+
+static void
+decode_text_fields(WhDecoder *decoder, Datum *values, bool *isnull)
 {
 	for (int i = 0; i < decoder->natts; i++)
 	{
 		DecodedColumn *column = &decoder->columns[i];
-		RawField   *field = &decoder->fields[i];
+		WhRawField *field = &decoder->fields[i];
 
 		decoder->column = i;
 		isnull[i] = field->length < 0;
-		if (isnull[i])
-			values[i] = decode_null(decoder, column);
-		else if (decoder->binary)
-			values[i] = decode_binary_field(decoder, column, field);
-		else
-			values[i] = decode_text_field(column, field);
+		values[i] = isnull[i] ? decode_null(decoder, column) : decode_text_field(column, field);
 	}
 	decoder->column = -1;
 }
@@ -542,10 +489,16 @@ wh_decoder_create(TupleDesc columns, bool binary)
 	decoder->header_seen = !binary;
 	decoder->natts = columns->natts;
 	decoder->columns = palloc0(columns->natts * sizeof(DecodedColumn));
-	decoder->fields = palloc0(columns->natts * sizeof(RawField));
+	decoder->fields = palloc0(columns->natts * sizeof(WhRawField));
 	decoder->column = -1;
+	decoder->types = palloc0(columns->natts * sizeof(WhWireType));
 	for (int i = 0; i < columns->natts; i++)
-		prepare_column(&decoder->columns[i], TupleDescAttr(columns, i), binary);
+	{
+		DecodedColumn *column = &decoder->columns[i];
+
+		prepare_column(column, TupleDescAttr(columns, i), binary);
+		wh_wire_type(&decoder->types[i], column->type, column->typmod, column->function.fn_strict);
+	}
 	initStringInfo(&decoder->rest);
 	initStringInfo(&decoder->scratch);
 	return decoder;
@@ -591,7 +544,10 @@ wh_decoder_next(WhDecoder *decoder, Datum *values, bool *isnull)
 	callback.arg = decoder;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	decode_fields(decoder, values, isnull);
+	if (decoder->binary)
+		decode_binary_fields(decoder, values, isnull);
+	else
+		decode_text_fields(decoder, values, isnull);
 	error_context_stack = callback.previous;
 	return true;
 }
