@@ -30,9 +30,9 @@
 #include "statistics.h"
 
 /*
- * From so many rows on a day is analyzed with its load, where that is a smaller
- * part of it: of 20 columns and three indexes 37 % at 2,000 rows and less than
- * 25 % at 10,000.  A plan that is wrong about fewer rows costs milliseconds.
+ * From so many rows on a day is analyzed with its load.  At 2,000 rows of 20
+ * columns with three indexes that would be two fifths of it.  Where the limit is
+ * best was not measured; a plan that is wrong about so few rows costs milliseconds.
  */
 #define WH_LARGE_DAY 10000
 
