@@ -187,7 +187,8 @@ sub needs_no_more
 	my $large = peak_for($name, '2025-02-02', $many);
 
 	note(sprintf('%s: %.1f MB for %d rows, %.1f MB for %d', $name, $small / 2**20, $few, $large / 2**20, $many));
-	cmp_ok($small, '>', 0, "$name: the memory is seen");
+	# a small day that is over before it is looked at only makes this stricter
+	cmp_ok($large, '>', 0, "$name: the memory is seen");
 	return cmp_ok($large - $small, '<', 16 * 2**20, "$name: a larger day needs no more of it");
 }
 
