@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "combine.h"
 #include "combine_due.h"
+#include "hold.h"
 #include "load.h"
 #include "member_rows.h"
 #include "politely.h"
@@ -334,19 +335,6 @@ write_ledger(const WhCombine *combine)
 						combine->template_name, combine->schema, combine->period)));
 }
 
-static void
-drop_member(const WhCombine *combine, const WhCombineMember *member)
-{
-	wh_tree_lock_leaf(member->relid);
-	if (get_relname_relid(member->relname, get_namespace_oid(combine->schema, false)) != member->relid)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
-						combine->schema, member->relname)));
-	wh_utility("DROP %s %s", member->is_table ? "TABLE" : "MATERIALIZED VIEW",
-			   quote_qualified_identifier(combine->schema, member->relname));
-}
-
 /* Those that are in a tree, or the others; nobody may depend on them. */
 static void
 drop_members(const WhCombine *combine, bool in_tree)
@@ -357,12 +345,12 @@ drop_members(const WhCombine *combine, bool in_tree)
 	for (int i = 0; i < combine->nmembers; i++)
 		if (combine->members[i].in_tree == in_tree)
 			oids[n++] = ObjectIdGetDatum(combine->members[i].relid);
-	wh_user_views_refuse(PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT)),
+	wh_user_views_refuse(wh_oid_array(oids, n),
 						 psprintf("days of %s of template \"%s\" in schema \"%s\" cannot be combined",
 								  combine->period, combine->template_name, combine->schema));
 	for (int i = 0; i < combine->nmembers; i++)
 		if (combine->members[i].in_tree == in_tree)
-			drop_member(combine, &combine->members[i]);
+			wh_tree_drop_relation(combine->schema, combine->members[i].relname, combine->members[i].relid);
 }
 
 /*
@@ -387,39 +375,17 @@ exchange_relations(const WhCombine *combine)
 		drop_members(combine, true);
 }
 
-/* The layout that the table was made for is that of the template until we commit. */
-static void
-check_layout(const WhCombine *combine)
-{
-	WhArg		args[] = {WH_TEXT(combine->template_name), WH_BOOL(combine->tmpl->in_tree),
-	WH_TEXT(combine->tmpl->date_column)};
-
-	if (wh_query("SELECT FROM _wh.mv_templates WHERE template_name = $1 AND (layout = 'partitions') = $2"
-				 "  AND (NOT $2 OR date_column IS NOT DISTINCT FROM $3)"
-				 " FOR SHARE", lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the layout or date_column of template \"%s\" changed while %s was combined",
-						combine->template_name, combine->period)));
-}
-
 /* May be rolled back and started over; see politely.h. */
 static void
 exchange(void *arg)
 {
 	const WhCombine *combine = arg;
-	WhArg		args[] = {WH_TEXT(combine->template_name), WH_TEXT(combine->schema)};
+	char	   *meanwhile = psprintf("%s was combined", combine->period);
 
 	wh_spi_begin();
 	/* one that is being removed drops the days itself, and waits for our locks */
-	if (wh_query("SELECT FROM _wh.tenant_templates WHERE template_name = $1 AND target_schema = $2"
-				 " FOR KEY SHARE SKIP LOCKED", lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
-						combine->tenant_name, combine->template_name, combine->schema),
-				 errdetail("It was removed, or is being removed, while %s was combined.", combine->period)));
-	check_layout(combine);
+	wh_hold_subscription(combine->template_name, combine->tenant_name, combine->schema, true, meanwhile);
+	(void) wh_hold_template(combine->tmpl, meanwhile);
 	write_ledger(combine);
 	exchange_relations(combine);
 	wh_spi_end();

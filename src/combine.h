@@ -107,4 +107,11 @@ extern void wh_combine_copy(WhCombine *combine);
  */
 extern void wh_combine_check(WhCombine *combine);
 
+/*
+ * combine_copy.c: where a table that was made of "members" (an oid[]) differs by
+ * day from what the ledger says of these, for people; nothing too much either.
+ * NULL: nowhere.
+ */
+extern char *wh_combine_difference(const WhTemplate *tmpl, const char *schema, Oid relid, Datum members);
+
 #endif

@@ -140,31 +140,42 @@ check_members(const WhCombine *combine)
 	}
 }
 
-/* What the table holds, by day, against the ledger: nothing too much either. */
-static void
-check_days(const WhCombine *combine)
+char *
+wh_combine_difference(const WhTemplate *tmpl, const char *schema, Oid relid, Datum members)
 {
-	WhArg		args[] = {
-		WH_TEXT(combine->tmpl->name), WH_TEXT(combine->schema),
-		WH_DATE(combine->first), WH_DATE(combine->last),
-		wh_arg(OIDARRAYOID, wh_combine_member_oids(combine))
-	};
+	MemoryContext cxt = CurrentMemoryContext;
+	WhArg		args[] = {WH_TEXT(tmpl->name), WH_TEXT(schema), wh_arg(OIDARRAYOID, members)};
+	char	   *detail = NULL;
 	char	   *sql = psprintf(
 		"SELECT target_date, coalesce(t.rows, 0), coalesce(d.rows, 0)"
 		"  FROM (SELECT %s AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
 		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
-		"    WHERE template_name = $1 AND target_schema = $2 AND target_date BETWEEN $3 AND $4"
-		"      AND relation_oid = ANY ($5)) d USING (target_date)"
+		"    WHERE template_name = $1 AND target_schema = $2 AND relation_oid = ANY ($3)) d USING (target_date)"
 		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
-		wh_combine_day_expression(combine->tmpl, combine->relid),
-		quote_qualified_identifier(combine->schema, combine->relname));
+		wh_combine_day_expression(tmpl, relid), wh_relation_name(relid));
 
 	wh_spi_begin();
 	if (wh_query_once(sql, lengthof(args), args) > 0)
-		report_difference(combine, combine->relname,
-						  psprintf("Of %s it has " INT64_FORMAT " rows, the ledger " INT64_FORMAT ".",
-								   wh_date_text(wh_get_date(0, 1)), wh_get_int8(0, 2), wh_get_int8(0, 3)));
+	{
+		MemoryContext old_context = MemoryContextSwitchTo(cxt);
+
+		detail = psprintf("Of %s it has " INT64_FORMAT " rows, the ledger " INT64_FORMAT ".",
+						  wh_isnull(0, 1) ? "no day" : wh_date_text(wh_get_date(0, 1)),
+						  wh_get_int8(0, 2), wh_get_int8(0, 3));
+		MemoryContextSwitchTo(old_context);
+	}
 	wh_spi_end();
+	return detail;
+}
+
+static void
+check_days(const WhCombine *combine)
+{
+	char	   *difference = wh_combine_difference(combine->tmpl, combine->schema, combine->relid,
+												   wh_combine_member_oids(combine));
+
+	if (difference != NULL)
+		report_difference(combine, combine->relname, difference);
 }
 
 /* ---- contents ---- */

@@ -115,7 +115,7 @@ wh_combine_member_oids(const WhCombine *combine)
 
 	for (int i = 0; i < combine->nmembers; i++)
 		oids[i] = ObjectIdGetDatum(combine->members[i].relid);
-	return PointerGetDatum(construct_array(oids, combine->nmembers, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	return wh_oid_array(oids, combine->nmembers);
 }
 
 /* ---- are there enough locks? ---- */

@@ -31,6 +31,7 @@
 #include "combine.h"
 #include "convert.h"
 #include "fetch_day.h"
+#include "hold.h"
 #include "ledger.h"
 #include "load.h"
 #include "member_rows.h"
@@ -282,23 +283,12 @@ report_difference(const Conversion *conversion, const char *detail)
 static void
 check_days(const Conversion *conversion)
 {
-	const WhTemplate *tmpl = conversion->tmpl;
-	WhArg		args[] = {SUBSCRIPTION_ARGS(conversion), WH_OID(conversion->relid)};
-	char	   *sql = psprintf(
-		"SELECT target_date, coalesce(t.rows, 0), coalesce(d.rows, 0)"
-		"  FROM (SELECT %s AS target_date, pg_catalog.count(*) AS rows FROM ONLY %s GROUP BY 1) t"
-		"  FULL JOIN (SELECT target_date, rows FROM _wh.day_loads"
-		"    WHERE template_name = $1 AND target_schema = $2 AND relation_oid = $3) d USING (target_date)"
-		" WHERE coalesce(t.rows, 0) <> coalesce(d.rows, 0) ORDER BY 1 LIMIT 1",
-		tmpl->in_tree ? wh_leaf_day_expression(tmpl) : WH_DATE_COLUMN,
-		qualified_name(conversion, conversion->made->relname));
+	Datum		old = ObjectIdGetDatum(conversion->relid);
+	char	   *difference = wh_combine_difference(conversion->tmpl, conversion->job->target_schema,
+												   conversion->made->relid, wh_oid_array(&old, 1));
 
-	wh_spi_begin();
-	if (wh_query_once(sql, lengthof(args), args) > 0)
-		report_difference(conversion,
-						  psprintf("Of %s it has " INT64_FORMAT " rows, the ledger " INT64_FORMAT ".",
-								   wh_date_text(wh_get_date(0, 1)), wh_get_int8(0, 2), wh_get_int8(0, 3)));
-	wh_spi_end();
+	if (difference != NULL)
+		report_difference(conversion, difference);
 }
 
 static void
@@ -330,37 +320,20 @@ build(Conversion *conversion)
 
 /* ---- in its place ---- */
 
-/* Who removes the subscription drops its relations, and waits for our locks. */
+/* Of another version it would be of another shape. */
 static void
-check_subscription(const Conversion *conversion)
+hold(const Conversion *conversion)
 {
 	const WhJob *job = conversion->job;
-	WhArg		args[] = {SUBSCRIPTION_ARGS(conversion), WH_TEXT(job->tenant_name)};
-
-	if (wh_query("SELECT FROM _wh.tenant_templates WHERE template_name = $1 AND target_schema = $2"
-				 " AND tenant_name = $3 FOR KEY SHARE SKIP LOCKED", lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
-						job->tenant_name, job->template_name, job->target_schema),
-				 errdetail("It was removed, or is being removed, while a relation was moved to another layout.")));
-}
-
-/* Who changes it waits for our commit from here on. */
-static void
-check_template(const Conversion *conversion)
-{
 	const WhTemplate *tmpl = conversion->tmpl;
-	WhArg		args[] = {WH_TEXT(tmpl->name), WH_INT4(tmpl->version), WH_BOOL(tmpl->in_tree),
-	WH_TEXT(tmpl->date_column)};
+	char	   *meanwhile = psprintf("relation \"%s.%s\" was moved to another layout",
+									 job->target_schema, conversion->relname);
 
-	if (wh_query("SELECT version = $2 AND (layout = 'partitions') = $3 AND date_column IS NOT DISTINCT FROM $4"
-				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE", lengthof(args), args) == 0 ||
-		!wh_get_bool(0, 1))
+	wh_hold_subscription(job->template_name, job->tenant_name, job->target_schema, true, meanwhile);
+	if (!wh_hold_template(tmpl, meanwhile))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("template \"%s\" changed while relation \"%s.%s\" was moved to another layout",
-						tmpl->name, conversion->job->target_schema, conversion->relname)));
+				 errmsg("template \"%s\" changed while %s", tmpl->name, meanwhile)));
 }
 
 static void
@@ -404,8 +377,7 @@ put_in_place(void *arg)
 	const WhTemplate *tmpl = conversion->tmpl;
 
 	wh_spi_begin();
-	check_subscription(conversion);
-	check_template(conversion);
+	hold(conversion);
 	lock_ledger(conversion);
 	wh_publish_lock(job->template_name, job->target_schema);
 	wh_replace_finish(tmpl, job->target_schema, conversion->relname, conversion->relid,

@@ -377,14 +377,6 @@ wh_late_prepare(WhRefresh *refresh, List **tables)
 
 /* ---- the end ---- */
 
-static Datum
-one_oid(Oid oid)
-{
-	Datum		value = ObjectIdGetDatum(oid);
-
-	return PointerGetDatum(construct_array(&value, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-}
-
 /* Several days of one table may be finished one after the other. */
 static void
 put_remade_in_place(const WhRefresh *refresh)
@@ -413,13 +405,11 @@ static void
 drop_own_relation(const WhRefresh *refresh, Oid relid)
 {
 	wh_publish_tenant_view(refresh->tmpl->name, refresh->schema);
-	wh_politely_lock(relid);
-	wh_user_views_refuse(one_oid(relid),
+	wh_user_views_refuse(wh_oid_array(&(Datum) {ObjectIdGetDatum(relid)}, 1),
 						 psprintf("materialized view \"%s.%s\" cannot be moved into table \"%s.%s\"",
 								  refresh->schema, refresh->relname,
 								  refresh->schema, refresh->late->relname));
-	wh_utility("DROP MATERIALIZED VIEW %s",
-			   quote_qualified_identifier(refresh->schema, refresh->relname));
+	wh_tree_drop_relation(refresh->schema, refresh->relname, relid);
 }
 
 void

@@ -41,12 +41,6 @@ typedef struct LeafRows
 	bool	   *isnull;
 } LeafRows;
 
-static char *
-relation_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
 /* ---- bounds ---- */
 
 char *
@@ -101,7 +95,7 @@ wh_leaf_check_rows(const WhLeaf *leaf, Oid relid)
 	wh_spi_begin();
 	wh_query_once(psprintf("SELECT pg_catalog.count(*), pg_catalog.min(%s)::pg_catalog.text"
 						   "  FROM ONLY %s WHERE (%s) IS NOT TRUE",
-						   column, relation_name(relid), wh_leaf_condition(leaf)), 0, NULL);
+						   column, wh_relation_name(relid), wh_leaf_condition(leaf)), 0, NULL);
 	if (wh_get_int8(0, 1) > 0)
 		report_outside(leaf, wh_get_int8(0, 1), wh_get_text(CurrentMemoryContext, 0, 2));
 	wh_spi_end();
@@ -198,7 +192,7 @@ wh_leaf_load(const WhLeaf *leaf, Oid relid, WhRowSource source, void *arg)
 void
 wh_leaf_attach(const WhLeaf *leaf, Oid relid)
 {
-	char	   *name = relation_name(relid);
+	char	   *name = wh_relation_name(relid);
 	Oid			part;
 
 	wh_spi_begin();
@@ -208,7 +202,7 @@ wh_leaf_attach(const WhLeaf *leaf, Oid relid)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the columns of template \"%s\" changed while a day was loaded", leaf->tmpl->name)));
 	wh_utility("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)",
-			   relation_name(part), name, wh_tree_bound(leaf->tmpl, leaf->first),
+			   wh_relation_name(part), name, wh_tree_bound(leaf->tmpl, leaf->first),
 			   wh_tree_bound(leaf->tmpl, leaf->last + 1));
 	wh_utility("ALTER TABLE %s DROP CONSTRAINT IF EXISTS " BOUNDS_CONSTRAINT, name);
 	wh_spi_end();

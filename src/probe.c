@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "common/md5.h"
 #include "utils/memutils.h"
 
 #include "combine.h"
@@ -33,16 +32,12 @@ md5_of_question(const WhRefresh *refresh)
 	const WhTenant *tenant = refresh->tenant;
 	const char *parts[] = {refresh->tmpl->change_probe, tenant->host, tenant->dbname, tenant->username};
 	StringInfoData text;
-	char	   *md5 = palloc(33);
-	const char *problem = NULL;
 
 	initStringInfo(&text);
 	appendStringInfo(&text, "%d", tenant->port);
 	for (int i = 0; i < lengthof(parts); i++)
 		appendStringInfo(&text, " %zu %s", strlen(parts[i]), parts[i]);
-	if (!pg_md5_hash(text.data, text.len, md5, &problem))
-		elog(ERROR, "could not compute an md5: %s", problem);	/* cannot happen */
-	return md5;
+	return wh_md5(text.data);
 }
 
 void

@@ -28,6 +28,7 @@
 
 #include "clock.h"
 #include "fetch_day.h"
+#include "hold.h"
 #include "late.h"
 #include "ledger.h"
 #include "load.h"
@@ -39,6 +40,9 @@
 #include "sqlutil.h"
 #include "template_views.h"
 #include "wh_worker.h"
+
+/* What we did, in messages of hold.c. */
+#define MEANWHILE "a day was loaded"
 
 /* What the ledger has for the day before it is asked for. */
 static WhLedgerDay
@@ -102,28 +106,10 @@ fill_target(WhRefresh *refresh, WhDayTarget *target)
 	target->indexes = wh_template_indexes(refresh->tmpl, target->schema, target->relname);
 }
 
-/*
- * The tenant may have been removed meanwhile.  With a lock, its removal waits
- * for us from here on; one that has begun waits for our other locks already,
- * so we do not wait for it.
- */
 static void
-check_subscription(const WhRefresh *refresh, bool lock)
+hold_subscription(const WhRefresh *refresh, bool lock)
 {
-	WhArg		args[] = {WH_TEXT(refresh->tenant->name), WH_TEXT(refresh->tmpl->name), WH_TEXT(refresh->schema)};
-
-	if (wh_query(lock ?
-				 "SELECT FROM _wh.tenant_templates"
-				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3"
-				 " FOR KEY SHARE SKIP LOCKED" :
-				 "SELECT FROM _wh.tenant_templates"
-				 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3",
-				 lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
-						refresh->tenant->name, refresh->tmpl->name, refresh->schema),
-				 errdetail("It was removed, or is being removed, while a day was loaded.")));
+	wh_hold_subscription(refresh->tmpl->name, refresh->tenant->name, refresh->schema, lock, MEANWHILE);
 }
 
 /*
@@ -135,21 +121,8 @@ static void
 check_template(const WhRefresh *refresh)
 {
 	const WhLoadedDay *day = refresh->day;
-	WhArg		args[] = {WH_TEXT(refresh->tmpl->name), WH_INT4(refresh->tmpl->version),
-	WH_BOOL(refresh->tmpl->in_tree), WH_TEXT(refresh->tmpl->date_column)};
 
-	if (wh_query("SELECT version = $2, (layout = 'partitions') <> $3"
-				 "   OR ($3 AND date_column IS DISTINCT FROM $4)"
-				 "  FROM _wh.mv_templates WHERE template_name = $1 FOR SHARE",
-				 lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("template \"%s\" was deleted while a day was loaded", refresh->tmpl->name)));
-	if (wh_get_bool(0, 2))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the layout or date_column of template \"%s\" changed while a day was loaded", refresh->tmpl->name)));
-	if (!wh_get_bool(0, 1))
+	if (!wh_hold_template(refresh->tmpl, MEANWHILE))
 		wh_template_views_check_day(wh_template_read(refresh->tmpl->name), refresh->schema,
 									day->created ? day->relid : day->transient);
 }
@@ -189,7 +162,7 @@ fetch_and_load(WhRefresh *refresh, int flags, WhRemote **remote)
 	if (refresh->late == NULL)
 		fill_target(refresh, &target);
 	wh_spi_begin();
-	check_subscription(refresh, false);
+	hold_subscription(refresh, false);
 	wh_spi_end();
 	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
 	refresh->fetch_started_at = wh_clock_now();
@@ -305,7 +278,7 @@ wh_refresh_finish(WhRefresh *refresh)
 	WhLedgerDay known;
 
 	wh_spi_begin();
-	check_subscription(refresh, true);
+	hold_subscription(refresh, true);
 	wh_ledger_read(refresh, true, &known);
 	if (refresh->unchanged)
 		refresh->is_published = wh_ledger_confirm(refresh, known.relation_oid);

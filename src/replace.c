@@ -19,7 +19,6 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "common/md5.h"
 #include "nodes/parsenodes.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -51,18 +50,13 @@ bool
 wh_replace_needed(const WhTemplate *tmpl, TupleDesc columns, Oid relid,
 				  const char *indexes_md5_of_day)
 {
-	char		md5[33];
-	const char *problem = NULL;
-
 	if (OidIsValid(wh_tree_parent(relid)) != tmpl->in_tree)
 		return true;
 	if (!(tmpl->in_tree ? wh_leaf_has_shape(tmpl, relid) : wh_view_relation_has_columns(relid, columns)))
 		return true;
 	if (indexes_md5_of_day == NULL)
 		return false;
-	if (!pg_md5_hash(tmpl->indexes, strlen(tmpl->indexes), md5, &problem))
-		elog(ERROR, "could not compute an md5: %s", problem);	/* cannot happen */
-	return strcmp(md5, indexes_md5_of_day) != 0;
+	return strcmp(wh_md5(tmpl->indexes), indexes_md5_of_day) != 0;
 }
 
 char *
@@ -70,14 +64,6 @@ wh_replace_temporary_name(const char *relname)
 {
 	return psprintf("%s" TEMPORARY_SUFFIX,
 					wh_template_fit_name(relname, NAMEDATALEN - (int) sizeof(TEMPORARY_SUFFIX)));
-}
-
-static Datum
-one_oid(Oid oid)
-{
-	Datum		value = ObjectIdGetDatum(oid);
-
-	return PointerGetDatum(construct_array(&value, 1, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
 static bool
@@ -180,7 +166,7 @@ attempt(void *arg)
 
 	wh_tree_lock_leaf(replacement->old_relid);
 	change_views(replacement);
-	wh_user_views_refuse(one_oid(replacement->old_relid),
+	wh_user_views_refuse(wh_oid_array(&(Datum) {ObjectIdGetDatum(replacement->old_relid)}, 1),
 						 psprintf("%s \"%s.%s\" cannot be made anew",
 								  get_rel_relkind(replacement->old_relid) == RELKIND_MATVIEW ? "materialized view" : "table",
 								  replacement->schema, replacement->relname));

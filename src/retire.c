@@ -48,7 +48,7 @@ relation_oids(const WhRetirement *retirement)
 
 	for (int i = 0; i < retirement->n; i++)
 		oids[i] = ObjectIdGetDatum(retirement->relations[i].relid);
-	return PointerGetDatum(construct_array(oids, retirement->n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	return wh_oid_array(oids, retirement->n);
 }
 
 /* Days of which there is nothing go with their time, whatever became of them. */
@@ -69,29 +69,22 @@ forget(const WhRetirement *retirement)
 
 /*
  * Dropped, or left to the user; what is a leaf of a tree leaves that first.  The
- * views no longer read it, but a tenant view may read the part that it is in.  A
- * person may rename it until it is locked; then it is no longer ours.
+ * views no longer read it, but a tenant view may read the part that it is in.
  */
 static void
 let_go(const WhRetirement *retirement, const WhRetiree *relation)
 {
 	Oid			part = wh_tree_parent(relation->relid);
-	char	   *name = quote_qualified_identifier(retirement->schema, relation->relname);
 
 	if (!retirement->drop && !OidIsValid(part))
 		return;
-	wh_tree_lock_leaf(relation->relid);
-	if (get_relname_relid(relation->relname, get_namespace_oid(retirement->schema, false)) != relation->relid)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("relation \"%s.%s\" was renamed or moved at the same time",
-						retirement->schema, relation->relname)));
 	if (retirement->drop)
-		wh_utility("DROP %s %s", relation->is_table ? "TABLE" : "MATERIALIZED VIEW", name);
-	else
-		wh_utility("ALTER TABLE %s DETACH PARTITION %s",
-				   quote_qualified_identifier(get_namespace_name(get_rel_namespace(part)), get_rel_name(part)),
-				   name);
+	{
+		wh_tree_drop_relation(retirement->schema, relation->relname, relation->relid);
+		return;
+	}
+	wh_tree_lock_leaf(relation->relid);
+	wh_utility("ALTER TABLE %s DETACH PARTITION %s", wh_relation_name(part), wh_relation_name(relation->relid));
 }
 
 typedef struct Attempt

@@ -13,8 +13,11 @@
  */
 #include "postgres.h"
 
+#include "common/md5.h"
+#include "utils/array.h"
 #include "utils/datetime.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -358,4 +361,27 @@ char *
 wh_quote(const char *identifier)
 {
 	return pstrdup(quote_identifier(identifier));
+}
+
+char *
+wh_relation_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+Datum
+wh_oid_array(Datum *oids, int n)
+{
+	return PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+}
+
+char *
+wh_md5(const char *text)
+{
+	char	   *md5 = palloc(33);
+	const char *problem = NULL;
+
+	if (!pg_md5_hash(text, strlen(text), md5, &problem))
+		elog(ERROR, "could not compute an md5: %s", problem);	/* cannot happen */
+	return md5;
 }

@@ -110,6 +110,15 @@ extern TimestampTz wh_get_timestamptz(uint64 row, int col); /* 0 if null */
  */
 extern char *wh_date_text(DateADT date);
 
+/* The quoted, qualified name of a relation that is there. */
+extern char *wh_relation_name(Oid relid);
+
+/* An oid[] of "n" values, for arguments. */
+extern Datum wh_oid_array(Datum *oids, int n);
+
+/* The md5 of a text as PostgreSQL's md5() gives it. */
+extern char *wh_md5(const char *text);
+
 /* quote_identifier, but always a fresh palloc'd copy that is safe to keep. */
 extern char *wh_quote(const char *identifier);
 

@@ -46,7 +46,6 @@ typedef struct Doomed
 	Oid			relid;
 	char	   *schema;
 	char	   *relname;
-	bool		is_table;
 } Doomed;
 
 /* The tenant that feeds a schema and template, or NULL; *active if it does. */
@@ -336,14 +335,14 @@ lock_days(const char *template_name, const char *schema, WhArg date)
 	uint64		n;
 	ListCell   *cell;
 
-	n = wh_query("SELECT c.oid, n.nspname, c.relname, c.relkind = 'r'"
+	n = wh_query("SELECT c.oid, n.nspname, c.relname"
 				 "  FROM _wh.day_loads d"
 				 "  JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
 				 "   AND c.relkind IN ('m', 'r')"
 				 "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 				 " WHERE d.template_name = $1 AND d.target_schema = $2"
 				 "   AND ($3 IS NULL OR d.target_date = $3)"
-				 " GROUP BY c.oid, n.nspname, c.relname, c.relkind"
+				 " GROUP BY c.oid, n.nspname, c.relname"
 				 " ORDER BY c.relname", lengthof(args), args);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -352,7 +351,6 @@ lock_days(const char *template_name, const char *schema, WhArg date)
 		day->relid = wh_get_oid(i, 1);
 		day->schema = wh_get_text(CurrentMemoryContext, i, 2);
 		day->relname = wh_get_text(CurrentMemoryContext, i, 3);
-		day->is_table = wh_get_bool(i, 4);
 		days = lappend(days, day);
 	}
 	foreach(cell, days)
@@ -369,9 +367,7 @@ drop_days(List *days)
 	{
 		Doomed	   *day = lfirst(cell);
 
-		wh_tree_lock_leaf(day->relid);
-		wh_utility("DROP %s %s", day->is_table ? "TABLE" : "MATERIALIZED VIEW",
-				   quote_qualified_identifier(day->schema, day->relname));
+		wh_tree_drop_relation(day->schema, day->relname, day->relid);
 	}
 }
 

@@ -84,12 +84,6 @@ wh_tree_parent(Oid relid)
 	return is_leaf ? get_partition_parent(relid, true) : InvalidOid;
 }
 
-static char *
-relation_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
 /* ---- columns ---- */
 
 static TupleDesc
@@ -219,7 +213,7 @@ wh_tree_follow(const WhTemplate *tmpl)
 	if (additions[0] == '\0')
 		return;
 	wh_politely_lock(root);
-	wh_utility("ALTER TABLE %s %s", relation_name(root), additions);
+	wh_utility("ALTER TABLE %s %s", wh_relation_name(root), additions);
 }
 
 /* ---- the date column ---- */
@@ -306,8 +300,8 @@ make_part(const WhTemplate *tmpl, Oid root, const char *schema)
 												   tmpl->name, schema));
 	WhArg		args[] = {WH_TEXT(tmpl->name), WH_TEXT(schema), WH_OID(part)};
 
-	wh_utility("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES IN (%s)", relation_name(root),
-			   relation_name(part), quote_literal_cstr(schema));
+	wh_utility("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES IN (%s)", wh_relation_name(root),
+			   wh_relation_name(part), quote_literal_cstr(schema));
 	wh_query("UPDATE _wh.tenant_templates SET part_oid = $3"
 			 " WHERE template_name = $1 AND target_schema = $2", lengthof(args), args);
 	return part;
@@ -344,7 +338,7 @@ wh_tree_drop_part(Oid part)
 	if (OidIsValid(root))
 		wh_politely_lock(root);
 	wh_politely_lock(part);
-	wh_utility("DROP TABLE %s", relation_name(part));
+	wh_utility("DROP TABLE %s", wh_relation_name(part));
 }
 
 void
@@ -356,7 +350,7 @@ wh_tree_drop_root(const char *template_name)
 	if (!OidIsValid(root))
 		return;
 	wh_politely_lock(root);
-	wh_utility("DROP TABLE %s", relation_name(root));
+	wh_utility("DROP TABLE %s", wh_relation_name(root));
 	wh_query("UPDATE _wh.mv_templates SET tree_oid = NULL WHERE template_name = $1", lengthof(args), args);
 	wh_query("UPDATE _wh.tenant_templates SET part_oid = NULL WHERE template_name = $1", lengthof(args), args);
 }
@@ -444,8 +438,8 @@ may_look_up(Oid part, Oid leaf)
 	if (pg_namespace_aclcheck(get_rel_namespace(leaf), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
 		return true;
 	ereport(WARNING,
-			(errmsg("table %s is no day of ours any more, and is in the partition tree still", relation_name(leaf)),
-			 errhint("Run ALTER TABLE %s DETACH PARTITION %s.", relation_name(part), relation_name(leaf))));
+			(errmsg("table %s is no day of ours any more, and is in the partition tree still", wh_relation_name(leaf)),
+			 errhint("Run ALTER TABLE %s DETACH PARTITION %s.", wh_relation_name(part), wh_relation_name(leaf))));
 	return false;
 }
 
@@ -463,7 +457,7 @@ detach(void *arg)
 			continue;
 		wh_tree_lock_leaf(lfirst_oid(cell));
 		if (wh_tree_parent(lfirst_oid(cell)) == part)
-			wh_utility("ALTER TABLE %s DETACH PARTITION %s", relation_name(part), relation_name(lfirst_oid(cell)));
+			wh_utility("ALTER TABLE %s DETACH PARTITION %s", wh_relation_name(part), wh_relation_name(lfirst_oid(cell)));
 	}
 }
 
@@ -472,4 +466,18 @@ wh_tree_detach(List *leaves)
 {
 	if (leaves != NIL)
 		wh_politely(InvalidOid, detach, leaves);
+}
+
+void
+wh_tree_drop_relation(const char *schema, const char *relname, Oid relid)
+{
+	bool		is_matview = get_rel_relkind(relid) == RELKIND_MATVIEW;
+
+	wh_tree_lock_leaf(relid);
+	if (get_relname_relid(relname, get_namespace_oid(schema, true)) != relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relation \"%s.%s\" was renamed or moved at the same time", schema, relname)));
+	wh_utility("DROP %s %s", is_matview ? "MATERIALIZED VIEW" : "TABLE",
+			   quote_qualified_identifier(schema, relname));
 }

@@ -58,6 +58,12 @@ extern void wh_tree_drop_root(const char *template_name);
 extern void wh_tree_lock_leaf(Oid relid);
 
 /*
+ * The same, and drops it; 40001 if a person has renamed or moved it.  2BP01 if
+ * something depends on it.
+ */
+extern void wh_tree_drop_relation(const char *schema, const char *relname, Oid relid);
+
+/*
  * Leaves of a subscription's part with days that the ledger misses since the last
  * publication: a person renamed or moved them.  They are his, and no longer
  * belong into the views; and new leaves of these days need their place.  SPI is
