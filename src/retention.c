@@ -138,8 +138,8 @@ read_relations(const Run *run, const List *among, WhRetirement *retirement)
 		wh_arg_nullable(OIDARRAYOID, oid_array(among), among == NIL)
 	};
 
-	retirement->n = (int) wh_query("SELECT oid, relname, is_table, first, last, rows, bytes"
-								   "  FROM (SELECT c.oid, c.relname, c.relkind = 'r' AS is_table,"
+	retirement->n = (int) wh_query("SELECT oid, relname, first, last, rows, bytes"
+								   "  FROM (SELECT c.oid, c.relname,"
 								   "     min(d.target_date) AS first, max(d.target_date) AS last,"
 								   "     sum(d.rows)::bigint AS rows, sum(d.bytes)::bigint AS bytes"
 								   "    FROM _wh.day_loads d"
@@ -148,7 +148,7 @@ read_relations(const Run *run, const List *among, WhRetirement *retirement)
 								   "    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 								   "   WHERE d.template_name = $1 AND d.target_schema = $2"
 								   "     AND NOT c.oid = ANY ($4) AND ($6 IS NULL OR c.oid = ANY ($6))"
-								   "   GROUP BY c.oid, c.relname, c.relkind HAVING max(d.target_date) < $3) r"
+								   "   GROUP BY c.oid, c.relname HAVING max(d.target_date) < $3) r"
 								   " ORDER BY pg_catalog.array_position('{day,month,year}',"
 								   "   _wh.relation_tier($1, relname::text, first)), first LIMIT $5",
 								   lengthof(args), args);
@@ -159,11 +159,10 @@ read_relations(const Run *run, const List *among, WhRetirement *retirement)
 
 		relation->relid = wh_get_oid(i, 1);
 		relation->relname = wh_get_text(cxt, i, 2);
-		relation->is_table = wh_get_bool(i, 3);
-		relation->first = wh_get_date(i, 4);
-		relation->last = wh_get_date(i, 5);
-		relation->rows = wh_get_int8(i, 6);
-		relation->bytes = wh_get_int8(i, 7);
+		relation->first = wh_get_date(i, 3);
+		relation->last = wh_get_date(i, 4);
+		relation->rows = wh_get_int8(i, 5);
+		relation->bytes = wh_get_int8(i, 6);
 	}
 }
 

@@ -11,7 +11,6 @@ typedef struct WhRetiree
 {
 	Oid			relid;
 	char	   *relname;
-	bool		is_table;		/* else a materialized view */
 	DateADT		first;
 	DateADT		last;
 	int64		rows;
