@@ -29,19 +29,6 @@ sub source_content
 	return checksum($production, "SELECT $columns FROM events");
 }
 
-my $version = 0;
-
-sub change_source
-{
-	my ($day) = @_;
-
-	$version++;
-	$production->safe_psql('postgres', qq{
-		UPDATE events SET kind = 'version $version' WHERE at::date = '$day';
-		INSERT INTO events VALUES (100000 + $version, date '$day' + interval '$version second', 'added', 1, repeat('y', 3000))});
-	return;
-}
-
 my $combine_month = "SELECT j->>'status' FROM _wh.create_combined_table_from_template_by_month('events', 'shop', 'shop', 2024, 2) AS j";
 my $combine_year = "SELECT j->>'status' FROM _wh.create_combined_table_from_template_by_year('events', 'shop', 'shop', 2024, true) AS j";
 
@@ -111,13 +98,13 @@ start_readers($now);
 is(sql($node, $combine_year), 'combined', 'a year is combined');
 readers_were_right('a year');
 
-change_source('2024-02-19');
+change_events($production, '2024-02-19');
 start_readers($now, answer($production, 'events'));
 is( (enqueue_and_wait($node, "'events', 'shop', '2024-02-19', '2024-02-19', NULL, 'all'"))[1], 'succeeded', 'a late day is loaded');
 readers_were_right('a late day');
 is(answer($node, 'public.events'), $now = answer($production, 'events'), 'it is there');
 
-change_source('2024-02-20');
+change_events($production, '2024-02-20');
 sql($node, q{UPDATE _wh.mv_templates SET indexes = 'CREATE INDEX idx_{view_name}_kind ON {schema}.{view_name} (kind)'});
 start_readers($now, answer($production, 'events'));
 is(sql($node, "SELECT _wh.update_mv_by_template('events', 'shop', '2024-02-20')"), 't', 'one whose table is made anew');

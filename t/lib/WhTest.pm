@@ -28,7 +28,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_tenant new_warehouse add_tenant reader_password source_root
-  create_events add_events_template events_query
+  create_events change_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
   new_proxy stop_proxy proxy_reached_limit proxy_reaches_limit wait_for_proxy_limit
@@ -195,6 +195,20 @@ sub create_events
 		CREATE INDEX ON events (at);
 		GRANT SELECT ON events TO $role;
 	});
+}
+
+my $events_version = 0;
+
+# Other rows, and one more, for a day of create_events().
+sub change_events
+{
+	my ($node, $day) = @_;
+
+	$events_version++;
+	$node->safe_psql('postgres', qq{
+		UPDATE events SET kind = 'version $events_version' WHERE at::date = '$day';
+		INSERT INTO events VALUES (100000 + $events_version, date '$day' + interval '$events_version second', 'added', 1, repeat('y', 3000))});
+	return;
 }
 
 # The query of the template, for a range of days, as the tenant would answer.
