@@ -165,30 +165,50 @@ describe_lists(const PeriodList *lists, int nlists)
 	return text.data;
 }
 
+/* Those of a sorted list that lie in the period; how many. */
+static int
+missing_in(const Period *period, DateADT *missing, int nmissing, DateADT **first)
+{
+	int			n = 0;
+
+	for (int i = 0; i < nmissing; i++)
+		if (missing[i] >= period->first && missing[i] <= period->last && n++ == 0)
+			*first = &missing[i];
+	return n;
+}
+
+static void
+decide(WhCombineDue *due, const Period *period, DateADT *missing, int nmissing, PeriodList *lists)
+{
+	char	   *name = pnstrdup(wh_date_text(period->first), due->years ? 4 : 7);
+	DateADT    *lacking = NULL;
+	int			nlacking = missing_in(period, missing, nmissing, &lacking);
+	int64		job_id;
+
+	if (nlacking > 0)
+	{
+		add_period(&lists[2], name, psprintf(" (missing %s)", wh_combine_name_days(lacking, nlacking)));
+		return;
+	}
+	job_id = enqueue(due, period->first);
+	due->job_id = job_id != 0 ? job_id : due->job_id;
+	add_period(&lists[job_id != 0 ? 0 : 1], name, "");
+}
+
+/* The launcher waits for this: the days of all periods are looked up at once. */
 void
 wh_combine_enqueue_due(WhCombineDue *due)
 {
 	PeriodList	lists[] = {{"queued"}, {"pending already"}, {"incomplete"}};
 	uint64		nperiods;
 	Period	   *periods = read_periods(due, &nperiods);
+	DateADT    *missing = NULL;
+	int			nmissing = nperiods == 0 ? 0 :
+		wh_combine_missing(due->template_name, due->schema,
+						   periods[0].first, periods[nperiods - 1].last, &missing);
 
 	for (uint64 i = 0; i < nperiods; i++)
-	{
-		char	   *name = pnstrdup(wh_date_text(periods[i].first), due->years ? 4 : 7);
-		DateADT    *missing;
-		int			nmissing = wh_combine_missing(due->template_name, due->schema,
-												  periods[i].first, periods[i].last, &missing);
-
-		if (nmissing > 0)
-			add_period(&lists[2], name, psprintf(" (missing %s)", wh_combine_name_days(missing, nmissing)));
-		else
-		{
-			int64		job_id = enqueue(due, periods[i].first);
-
-			due->job_id = job_id != 0 ? job_id : due->job_id;
-			add_period(&lists[job_id != 0 ? 0 : 1], name, "");
-		}
-	}
+		decide(due, &periods[i], missing, nmissing, lists);
 	due->nqueued = lists[0].n;
 	due->npending = lists[1].n;
 	due->nincomplete = lists[2].n;
