@@ -12,28 +12,6 @@ use WhTest;
 my $decisions = "status IN ('enqueued', 'coalesced', 'skipped')";
 my $production = new_tenant('production');
 
-# ---- the clock ---------------------------------------------------------
-
-# How far the clock is ahead when it shows this time now.
-sub offset_to
-{
-	my ($time) = @_;
-
-	return sql($production, "SELECT extract(epoch FROM timestamptz '$time+00' - clock_timestamp())::integer");
-}
-
-# From here on it is that time (UTC), and the clock goes on.
-sub step_clock
-{
-	my ($node, $time) = @_;
-	my $offset = offset_to($time);
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET wh_worker.debug_clock_offset = $offset;\nSELECT pg_reload_conf();");
-	$node->poll_query_until('postgres', "SELECT extract(epoch FROM current_setting('wh_worker.debug_clock_offset')::interval) = $offset")
-	  or die "the clock was not set";
-	return;
-}
-
 sub set_config
 {
 	my ($node, $name, $value) = @_;
@@ -102,7 +80,7 @@ my $node = new_warehouse(
 		'wh_worker.max_workers' => 1,
 		'wh_worker.max_attempts' => 1000,
 		'wh_worker.catchup_days' => 3,
-		'wh_worker.debug_clock_offset' => offset_to('2025-07-10 10:00')
+		'wh_worker.debug_clock_offset' => clock_offset_to('2025-07-10 10:00')
 	});
 
 add_events_template($node, 'events', query => $query, schedule => '30 */4 * * *');
@@ -165,7 +143,7 @@ sql($node, "UPDATE _wh.schedules SET schedule = '30 0 * * *' WHERE name = '$refr
 is(next_run($node, $refresh), '2025-07-13 00:30', 'another text, another time');
 $last_job = sql($node, 'SELECT max(job_id) FROM _wh.jobs');
 $node->stop;
-$node->append_conf('postgresql.auto.conf', 'wh_worker.debug_clock_offset = ' . offset_to('2025-07-15 07:00'));
+$node->append_conf('postgresql.auto.conf', 'wh_worker.debug_clock_offset = ' . clock_offset_to('2025-07-15 07:00'));
 $node->start;
 is(decided($node, $refresh, 6, 'status, reason'), '6 enqueued | caught up 3 missed runs since 2025-07-13 00:30:00+00',
 	'a server that was down across three due times runs once');

@@ -11,27 +11,8 @@ use WhTest;
 
 my $production = new_tenant('production');
 
-# How far the clock is ahead when it shows this time (UTC) now.
-sub offset_to
-{
-	my ($time) = @_;
-
-	return sql($production, "SELECT extract(epoch FROM timestamptz '$time+00' - clock_timestamp())::integer");
-}
-
-sub step_clock
-{
-	my ($node, $time) = @_;
-	my $offset = offset_to($time);
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET wh_worker.debug_clock_offset = $offset;\nSELECT pg_reload_conf();");
-	$node->poll_query_until('postgres', "SELECT extract(epoch FROM current_setting('wh_worker.debug_clock_offset')::interval) = $offset")
-	  or die "the clock was not set";
-	return;
-}
-
 create_events($production, '2024-01-01', 70, 4);
-my $node = new_warehouse(conf => { 'wh_worker.debug_clock_offset' => offset_to('2024-03-01 12:00') });
+my $node = new_warehouse(conf => { 'wh_worker.debug_clock_offset' => clock_offset_to('2024-03-01 12:00') });
 add_events_template($node, 'events');
 add_tenant($node, 'shop', $production, templates => ['events'], start_date => '2024-01-15');
 my $month = 'combine month events shop';

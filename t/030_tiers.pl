@@ -11,18 +11,10 @@ use WhTest;
 
 my $production = new_tenant('production');
 
-# How far the clock is ahead when it shows this time (UTC) now.
-sub offset_to
-{
-	my ($time) = @_;
-
-	return sql($production, "SELECT extract(epoch FROM timestamptz '$time+00' - clock_timestamp())::integer");
-}
-
 # Without autovacuum, which adds a free space map to what we have measured.
 my $node = new_warehouse(
 	conf => {
-		'wh_worker.debug_clock_offset' => offset_to('2024-03-15 12:00'),
+		'wh_worker.debug_clock_offset' => clock_offset_to('2024-03-15 12:00'),
 		'wh_worker.catchup_days' => 30,
 		autovacuum => 'off',
 		allow_in_place_tablespaces => 'on'
@@ -61,7 +53,7 @@ sub all_ended
 sub due_at
 {
 	my ($time, $schedule) = @_;
-	my $offset = offset_to($time);
+	my $offset = clock_offset_to($time);
 
 	sql($node, "UPDATE _wh.schedules SET last_run = NULL WHERE name = '$schedule'");
 	$node->safe_psql('postgres', "ALTER SYSTEM SET wh_worker.debug_clock_offset = $offset;\nSELECT pg_reload_conf();");

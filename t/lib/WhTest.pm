@@ -25,12 +25,14 @@ use PostgreSQL::Test::Utils;
 use Socket qw(SOMAXCONN);
 use Test::More;
 use Time::HiRes qw(time usleep);
+use Time::Local qw(timegm);
 
 our @EXPORT = qw(
   new_tenant new_warehouse add_tenant reader_password source_root
   create_events change_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
+  clock_offset_to step_clock
   new_proxy stop_proxy proxy_reached_limit proxy_reaches_limit wait_for_proxy_limit
 );
 
@@ -208,6 +210,31 @@ sub change_events
 	$node->safe_psql('postgres', qq{
 		UPDATE events SET kind = 'version $events_version' WHERE at::date = '$day';
 		INSERT INTO events VALUES (100000 + $events_version, date '$day' + interval '$events_version second', 'added', 1, repeat('y', 3000))});
+	return;
+}
+
+# ---- the clock that schedules are kept by ------------------------------
+
+# How many seconds it must be ahead to show this time (UTC) now: or a part of a
+# second more, never less, for a minute that has yet to begin is a minute due.
+sub clock_offset_to
+{
+	my ($time) = @_;
+	my ($year, $month, $day, $hour, $minute, $second) = $time =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+)(?::(\d+))?$/
+	  or die "this is no time: $time";
+
+	return POSIX::ceil(timegm($second // 0, $minute, $hour, $day, $month - 1, $year) - time());
+}
+
+# From here on it is that time (UTC), and the clock goes on.
+sub step_clock
+{
+	my ($node, $time) = @_;
+	my $offset = clock_offset_to($time);
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET wh_worker.debug_clock_offset = $offset;\nSELECT pg_reload_conf();");
+	$node->poll_query_until('postgres', "SELECT extract(epoch FROM current_setting('wh_worker.debug_clock_offset')::interval) = $offset")
+	  or die "the clock was not set";
 	return;
 }
 
