@@ -90,6 +90,17 @@ wh_find_setting(const char *name)
 #define WH_COPY_ALL_FROZEN(to, from) ((void) 0)
 #endif
 
+/* relpages, reltuples and relallvisible of a relation without indexes. */
+#if PG_VERSION_NUM >= 180000
+#define WH_SET_ROW_COUNT(rel, pages, rows, all_visible) \
+	vac_update_relstats(rel, pages, rows, all_visible, all_visible, false, \
+						InvalidTransactionId, InvalidMultiXactId, NULL, NULL, true)
+#else
+#define WH_SET_ROW_COUNT(rel, pages, rows, all_visible) \
+	vac_update_relstats(rel, pages, rows, all_visible, false, \
+						InvalidTransactionId, InvalidMultiXactId, NULL, NULL, true)
+#endif
+
 #if PG_VERSION_NUM >= 180000
 #define WH_PGSTAT_REPORT_ANALYZE(rel, live) \
 	pgstat_report_analyze(rel, live, 0, true, GetCurrentTimestamp())

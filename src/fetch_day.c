@@ -135,7 +135,7 @@ show_progress(WhDayStream *stream)
 	wh_status_progress(stream->rows, stream->bytes);
 }
 
-/* The tenant's transaction is over as soon as its rows are here. */
+/* The tenant is told to end its transaction as soon as its rows are here. */
 static void
 end_of_rows(WhDayStream *stream)
 {

@@ -44,6 +44,7 @@
 #include "leaf.h"
 #include "load.h"
 #include "sqlutil.h"
+#include "statistics.h"
 #include "status.h"
 #include "swap.h"
 #include "wh_worker.h"
@@ -191,14 +192,6 @@ wh_load_indexes(List *indexes, const char *schema)
 }
 
 static void
-analyze_day(const char *schema, const char *relname)
-{
-	wh_spi_begin();
-	wh_utility("ANALYZE %s", quote_qualified_identifier(schema, relname));
-	wh_spi_end();
-}
-
-static void
 set_populated(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
@@ -275,7 +268,7 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 		set_populated(day->relid);
 	wh_status_phase(WH_PHASE_INDEXING);
 	wh_load_indexes(target->indexes, target->schema);
-	analyze_day(target->schema, target->relname);
+	wh_statistics_of_new(day->relid, day->rows);
 }
 
 /* ---- an existing day ---- */
@@ -301,9 +294,10 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 								   rel->rd_rel->relam, rel->rd_rel->relpersistence,
 								   load_lock_mode(target));
 	LockRelationOid(day->transient, AccessExclusiveLock);
-	table_close(rel, NoLock);
 	day->rows = load_rows(target, day->transient, source, arg);
-	day->index_pairs = wh_swap_prepare(day->relid, day->transient);
+	day->has_statistics = !wh_statistics_can_wait(rel, day->rows);
+	table_close(rel, NoLock);
+	day->index_pairs = wh_swap_prepare(day->relid, day->transient, day->has_statistics);
 }
 
 /* The relation may have been created or dropped just before we could lock it. */
@@ -367,7 +361,7 @@ void
 wh_load_ready(const WhLoadedDay *day)
 {
 	if (OidIsValid(day->transient))
-		wh_swap_ready(day->relid, day->transient, day->index_pairs);
+		wh_swap_ready(day->relid, day->transient, day->index_pairs, day->has_statistics);
 }
 
 void
@@ -384,7 +378,8 @@ wh_load_swap(const WhLoadedDay *day)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	wh_swap_exchange(day->relid, day->transient, day->index_pairs, day->rows);
+	wh_swap_exchange(day->relid, day->transient, day->index_pairs, day->rows,
+					 day->has_statistics);
 
 	error_context_stack = callback.previous;
 }

@@ -32,6 +32,7 @@ typedef struct WhLoadedDay
 	Oid			relid;			/* the day relation */
 	Oid			transient;		/* fresh heap to swap in, or InvalidOid if in place */
 	List	   *index_pairs;	/* its indexes and those they are for; see swap.h */
+	bool		has_statistics;	/* the transient heap has; else autovacuum makes them */
 	bool		created;		/* the relation is new: views must learn of it */
 	int64		rows;
 } WhLoadedDay;

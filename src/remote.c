@@ -392,32 +392,126 @@ pipeline_description(WhRemote *remote, bool may_fail)
 	return shape;
 }
 
+static void
+pipeline_begin(WhRemote *remote)
+{
+	wh_remote_expect_ended(remote);
+	if (!PQenterPipelineMode(remote->conn))
+		wh_remote_raise_lost(remote);
+}
+
+static void
+pipeline_send(WhRemote *remote)
+{
+	wh_remote_check_sent(remote, PQpipelineSync(remote->conn));
+	wh_remote_flush(remote);
+}
+
+static void
+pipeline_end(WhRemote *remote)
+{
+	(void) pipeline_step(remote, PGRES_PIPELINE_SYNC, false);
+	if (!PQexitPipelineMode(remote->conn))
+		wh_remote_raise_unexpected(remote, "a pipeline");
+}
+
 /*
  * One round trip: opens the transaction and describes the query as it is
- * (*plain) and cast (*cast, NULL if it could not be).
+ * (*plain) and, unless "casting" is NULL, cast (*cast, NULL if it could not be).
  */
 static void
 open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
-	if (!PQenterPipelineMode(remote->conn))
-		wh_remote_raise_lost(remote);
+	pipeline_begin(remote);
 	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
 	send_settings(remote);
 	send_describe(remote, psprintf("SELECT * FROM (%s\n) AS t", query));
-	send_describe(remote, casting);
-	wh_remote_check_sent(remote, PQpipelineSync(remote->conn));
-	wh_remote_flush(remote);
+	if (casting != NULL)
+		send_describe(remote, casting);
+	pipeline_send(remote);
 
 	(void) pipeline_step(remote, PGRES_COMMAND_OK, false);
 	pipeline_step_end(remote);
 	(void) pipeline_step(remote, PGRES_TUPLES_OK, false);
 	pipeline_step_end(remote);
 	*plain = pipeline_description(remote, false);
-	*cast = pipeline_description(remote, true);
-	(void) pipeline_step(remote, PGRES_PIPELINE_SYNC, false);
-	if (!PQexitPipelineMode(remote->conn))
-		wh_remote_raise_unexpected(remote, "a pipeline");
+	if (casting != NULL)
+		*cast = pipeline_description(remote, true);
+	pipeline_end(remote);
+}
+
+static RemoteShape *
+describe_cast(WhRemote *remote, const char *casting)
+{
+	RemoteShape *cast;
+
+	pipeline_begin(remote);
+	send_describe(remote, casting);
+	pipeline_send(remote);
+	cast = pipeline_description(remote, true);
+	pipeline_end(remote);
+	return cast;
+}
+
+/* ---------------------------------------------------------------------
+ * What is known to fit: the cast of the same columns need not be described again
+ * ---------------------------------------------------------------------
+ */
+
+static char *
+text_of_columns(TupleDesc columns)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < columns->natts; i++)
+		appendStringInfo(&text, "%s %u,", quote_identifier(NameStr(TupleDescAttr(columns, i)->attname)),
+						 TupleDescAttr(columns, i)->atttypid);
+	return text.data;
+}
+
+static char *
+text_of_shape(const RemoteShape *shape)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < shape->ncolumns; i++)
+		appendStringInfo(&text, "%s %u %d,", quote_identifier(shape->names[i]),
+						 shape->types[i], shape->typmods[i]);
+	return text.data;
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a != NULL && strcmp(a, b) == 0;
+}
+
+static void
+remember_fitting(WhRemote *remote, const char *columns, const char *shape)
+{
+	if (remote->fitting_columns != NULL)
+		pfree(remote->fitting_columns);
+	remote->fitting_columns = NULL;
+	if (remote->fitting_shape != NULL)
+		pfree(remote->fitting_shape);
+	remote->fitting_shape = MemoryContextStrdup(remote->context, shape);
+	remote->fitting_columns = MemoryContextStrdup(remote->context, columns);
+}
+
+/* "cast" is what the cast query was described as, NULL if it could not be. */
+static void
+check_cast(WhRemote *remote, const char *query, TupleDesc columns, const Oid *targets,
+		   const RemoteShape *plain, const RemoteShape *cast)
+{
+	if (cast == NULL)
+	{
+		diagnose_casts(remote, query, columns, targets, plain);
+		wh_remote_raise_unexpected(remote, "a cast");
+	}
+	check_cast_types(remote, columns, targets, cast);
 }
 
 /* ---------------------------------------------------------------------
@@ -431,9 +525,11 @@ wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
 {
 	const char *integer_datetimes = PQparameterStatus(remote->conn, "integer_datetimes");
 	Oid		   *targets = palloc(columns->natts * sizeof(Oid));
+	char	   *columns_text = text_of_columns(columns);
+	bool		was_fitting = same_text(remote->fitting_columns, columns_text);
 	char	   *casting;
 	RemoteShape *plain;
-	RemoteShape *cast;
+	RemoteShape *cast = NULL;
 
 	*binary = integer_datetimes != NULL && strcmp(integer_datetimes, "on") == 0;
 	for (int i = 0; i < columns->natts; i++)
@@ -442,14 +538,15 @@ wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
 		*binary = *binary && is_binary_safe(TupleDescAttr(columns, i)->atttypid);
 	}
 	casting = cast_select(query, columns, targets, 0, columns->natts - 1);
-	open_and_describe(remote, query, casting, &plain, &cast);
+	open_and_describe(remote, query, was_fitting ? NULL : casting, &plain, &cast);
 	check_column_count(remote, columns, plain);
-	if (cast == NULL)
+	if (!was_fitting || !same_text(remote->fitting_shape, text_of_shape(plain)))
 	{
-		diagnose_casts(remote, query, columns, targets, plain);
-		wh_remote_raise_unexpected(remote, "a cast");
+		if (was_fitting)
+			cast = describe_cast(remote, casting);
+		check_cast(remote, query, columns, targets, plain, cast);
+		remember_fitting(remote, columns_text, text_of_shape(plain));
 	}
-	check_cast_types(remote, columns, targets, cast);
 	if (parse_strings_here(columns, plain, targets))
 	{
 		*binary = false;
@@ -505,7 +602,9 @@ wh_remote_copy_next(WhRemote *remote, char **data, int64 *rows_sent)
 void
 wh_remote_end(WhRemote *remote)
 {
-	wh_remote_run(remote, "COMMIT");
+	wh_remote_send(remote, "COMMIT", 0, NULL);
+	wh_remote_flush(remote);
+	remote->ending = true;
 }
 
 char *
@@ -517,13 +616,15 @@ wh_remote_value(WhRemote *remote, const char *sql)
 char *
 wh_remote_explain(WhRemote *remote, const char *query)
 {
-	bool		own_transaction = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+	bool		own_transaction;
 	char	   *plan;
 	char	   *numbers;
 	double		startup;
 	double		total;
 	double		rows;
 
+	wh_remote_expect_ended(remote);
+	own_transaction = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
 	if (own_transaction)
 		wh_remote_run(remote, "BEGIN TRANSACTION READ ONLY");
 	plan = wh_remote_query_value(remote, psprintf("EXPLAIN SELECT * FROM (%s\n) AS t", query), 0, NULL);

@@ -66,7 +66,10 @@ extern void wh_remote_copy_start(WhRemote *remote, const char *copy_sql);
  */
 extern int	wh_remote_copy_next(WhRemote *remote, char **data, int64 *rows_sent);
 
-/* Ends the transaction at the tenant; the connection may be kept. */
+/*
+ * Ends the transaction at the tenant, and does not wait for the answer: whoever
+ * uses the connection next does.  It may be kept.
+ */
 extern void wh_remote_end(WhRemote *remote);
 
 /* First column of the first row of "sql" as text, or NULL; for checks. */

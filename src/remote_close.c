@@ -267,7 +267,7 @@ wh_remote_close(WhRemote *remote)
 	dlist_delete(&remote->node);
 	if (remote->conn != NULL)
 	{
-		if (PQstatus(remote->conn) == CONNECTION_OK &&
+		if (PQstatus(remote->conn) == CONNECTION_OK && !remote->ending &&
 			PQtransactionStatus(remote->conn) == PQTRANS_ACTIVE)
 			cancel_command(remote);
 		if (remote->copy_data != NULL)

@@ -26,6 +26,9 @@ struct WhRemote
 	PGresult   *result;			/* the last one read; cleared by the next */
 	char	   *copy_data;		/* the CopyData message the caller looks at */
 	bool		copying;
+	bool		ending;			/* COMMIT was sent, its answer is not read yet */
+	char	   *fitting_columns;	/* what was declared when a description was last checked, */
+	char	   *fitting_shape;	/* and what it was; or NULL */
 	char	   *name;
 	char	   *fingerprint;
 	char	   *sslmode;
@@ -49,6 +52,8 @@ extern void wh_remote_check_latch(uint32 events);
 extern void wh_remote_read_more(WhRemote *remote);
 extern void wh_remote_flush(WhRemote *remote);
 extern PGresult *wh_remote_next_result(WhRemote *remote);
+extern bool wh_remote_has_ended(WhRemote *remote);
+extern void wh_remote_expect_ended(WhRemote *remote);
 
 /* remote_wait.c: commands; wh_remote_send() and check_sent() do not wait */
 extern void wh_remote_check_sent(WhRemote *remote, int sent);

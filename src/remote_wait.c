@@ -24,6 +24,9 @@
 #include "guc.h"
 #include "remote_private.h"
 
+/* ms that the answer to a COMMIT is waited for, which is long there as a rule */
+#define END_TIMEOUT 1000
+
 /* ---------------------------------------------------------------------
  * Messages
  * ---------------------------------------------------------------------
@@ -170,9 +173,9 @@ raise_silence(WhRemote *remote)
 			 errhint("wh_worker.fetch_idle_timeout sets how long a silent tenant is waited for.")));
 }
 
-/* Returns when one of "wanted" happened on the socket, else raises. */
-static void
-wait_for_socket(WhRemote *remote, uint32 wanted)
+/* True when one of "wanted" happened on the socket, false after "timeout" ms. */
+static bool
+wait_for_socket_until(WhRemote *remote, uint32 wanted, int timeout)
 {
 	TimestampTz start = GetCurrentTimestamp();
 
@@ -184,17 +187,25 @@ wait_for_socket(WhRemote *remote, uint32 wanted)
 	for (;;)
 	{
 		WaitEvent	event;
-		long		left = wh_remote_time_left(start, wh_fetch_idle_timeout);
+		long		left = wh_remote_time_left(start, timeout);
 
 		CHECK_FOR_INTERRUPTS();
 		if (left == 0)
-			raise_silence(remote);
+			return false;
 		if (WaitEventSetWait(remote->events, left, &event, 1, PG_WAIT_EXTENSION) == 0)
 			continue;
 		if (event.events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE))
-			return;
+			return true;
 		wh_remote_check_latch(event.events);
 	}
+}
+
+/* Returns when one of "wanted" happened on the socket, else raises. */
+static void
+wait_for_socket(WhRemote *remote, uint32 wanted)
+{
+	if (!wait_for_socket_until(remote, wanted, wh_fetch_idle_timeout))
+		raise_silence(remote);
 }
 
 void
@@ -231,6 +242,40 @@ wh_remote_next_result(WhRemote *remote)
 	return remote->result;
 }
 
+/*
+ * Reads the answer to the COMMIT that wh_remote_end() sent.  False, after which the
+ * connection is of no use, if it was an error or does not come.
+ */
+bool
+wh_remote_has_ended(WhRemote *remote)
+{
+	bool		succeeded = true;
+	PGresult   *result;
+
+	while (remote->ending)
+	{
+		if (PQisBusy(remote->conn) && PQstatus(remote->conn) != CONNECTION_BAD)
+		{
+			if (!wait_for_socket_until(remote, WL_SOCKET_READABLE, END_TIMEOUT))
+				return false;
+			(void) PQconsumeInput(remote->conn);
+			continue;
+		}
+		result = PQgetResult(remote->conn);
+		remote->ending = result != NULL;
+		succeeded = succeeded && (result == NULL || PQresultStatus(result) == PGRES_COMMAND_OK);
+		PQclear(result);
+	}
+	return succeeded;
+}
+
+void
+wh_remote_expect_ended(WhRemote *remote)
+{
+	if (!wh_remote_has_ended(remote))
+		wh_remote_raise_lost(remote);
+}
+
 /* ---------------------------------------------------------------------
  * Commands
  * ---------------------------------------------------------------------
@@ -246,6 +291,7 @@ wh_remote_check_sent(WhRemote *remote, int sent)
 void
 wh_remote_send(WhRemote *remote, const char *sql, int nparams, const char *const *params)
 {
+	wh_remote_expect_ended(remote);
 	wh_remote_check_sent(remote, PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0));
 }
 

@@ -154,7 +154,7 @@ wh_rows_load(Oid relid, WhRowSource source, void *arg)
 	Batch	   *batch = batch_begin(rel);
 	int64		rows;
 
-	/* what ANALYZE is about to see shall not count as changed since then */
+	/* statistics.c decides whether they count as changed: not if ANALYZE sees them */
 	pgstat_unlink_relation(rel);
 	rel->pgstat_enabled = false;
 

@@ -53,6 +53,7 @@
 #include "compat.h"
 #include "politely.h"
 #include "sqlutil.h"
+#include "statistics.h"
 #include "status.h"
 #include "swap.h"
 
@@ -262,18 +263,8 @@ copy_indexes(Relation day, Relation transient)
 	return pairs;
 }
 
-static void
-analyze(Relation transient)
-{
-	wh_spi_begin();
-	wh_utility("ANALYZE %s",
-			   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(transient)),
-										  RelationGetRelationName(transient)));
-	wh_spi_end();
-}
-
 static List *
-build_everything(Relation day, Relation transient)
+build_everything(Relation day, Relation transient, bool analyze)
 {
 	List	   *pairs;
 	bool		pushed = wh_push_missing_snapshot();	/* for functions in indexes */
@@ -281,7 +272,8 @@ build_everything(Relation day, Relation transient)
 	wh_status_phase(WH_PHASE_INDEXING);
 	copy_column_settings(day, RelationGetRelid(transient));
 	pairs = copy_indexes(day, transient);
-	analyze(transient);
+	if (analyze)
+		wh_statistics_make(transient);
 	if (pushed)
 		PopActiveSnapshot();
 	return pairs;
@@ -299,7 +291,7 @@ list_hidden_names(Relation day)
 }
 
 List *
-wh_swap_prepare(Oid relid, Oid transient)
+wh_swap_prepare(Oid relid, Oid transient, bool analyze)
 {
 	Relation	day = table_open(relid, NoLock);
 	Relation	heap = table_open(transient, AccessExclusiveLock);
@@ -309,7 +301,7 @@ wh_swap_prepare(Oid relid, Oid transient)
 
 	PG_TRY();
 	{
-		pairs = build_everything(day, heap);
+		pairs = build_everything(day, heap, analyze);
 	}
 	PG_CATCH();
 	{
@@ -608,32 +600,31 @@ exchange_under_lock(void *arg)
  * there are extended statistics: those of the new content it has to make.
  */
 static void
-report_content(Oid relid, int64 rows)
+report_content(Oid relid, int64 rows, bool has_statistics)
 {
 	Relation	day = table_open(relid, NoLock);
 
-	if (RelationGetStatExtList(day) == NIL)
+	if (has_statistics && RelationGetStatExtList(day) == NIL)
 		WH_PGSTAT_REPORT_ANALYZE(day, rows);
 	else
-	{
-		pgstat_count_truncate(day);
-		pgstat_count_heap_insert(day, rows);
-	}
+		wh_statistics_leave(day, rows);
 	table_close(day, NoLock);
 }
 
 void
-wh_swap_ready(Oid relid, Oid transient, List *index_pairs)
+wh_swap_ready(Oid relid, Oid transient, List *index_pairs, bool has_statistics)
 {
-	move_statistics(relid, transient, index_pairs);
+	if (has_statistics)
+		move_statistics(relid, transient, index_pairs);
 	write_out(transient, index_pairs);
 }
 
 void
-wh_swap_exchange(Oid relid, Oid transient, List *index_pairs, int64 rows)
+wh_swap_exchange(Oid relid, Oid transient, List *index_pairs, int64 rows,
+				 bool has_statistics)
 {
 	Exchange	exchange = {relid, transient, index_pairs};
 
 	wh_politely(relid, exchange_under_lock, &exchange);
-	report_content(relid, rows);
+	report_content(relid, rows, has_statistics);
 }

@@ -18,17 +18,19 @@
 extern void wh_swap_lock_parts(Relation day);
 
 /*
- * Builds on the transient heap what the day relation has: indexes, statistics.
+ * Builds on the transient heap what the day relation has: indexes, and if it is
+ * to be analyzed, statistics.
  * Returns their pairs for the exchange.  Errors name the user's relation and
  * index.  Locks nothing that readers use.
  */
-extern List *wh_swap_prepare(Oid relid, Oid transient);
+extern List *wh_swap_prepare(Oid relid, Oid transient, bool analyze);
 
 /*
- * Gives the day relation the statistics of the new content, and writes out what
- * the commit would have to write under the lock.
+ * Gives the day relation the statistics of the new content, if there are any (else
+ * it keeps those of the old one until autovacuum has been there), and writes out
+ * what the commit would have to write under the lock.
  */
-extern void wh_swap_ready(Oid relid, Oid transient, List *index_pairs);
+extern void wh_swap_ready(Oid relid, Oid transient, List *index_pairs, bool has_statistics);
 
 /*
  * Writes out a new relation that no exchange follows, so that a commit under a
@@ -41,6 +43,7 @@ extern void wh_swap_write_out(Oid relid);
  * and drops the rest; the day is locked from then on until commit.  Tries
  * until it gets the lock (politely.h).
  */
-extern void wh_swap_exchange(Oid relid, Oid transient, List *index_pairs, int64 rows);
+extern void wh_swap_exchange(Oid relid, Oid transient, List *index_pairs, int64 rows,
+							 bool has_statistics);
 
 #endif

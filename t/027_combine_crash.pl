@@ -1,5 +1,6 @@
 # A combine, or a late day, that is killed at any of its steps has not happened,
-# and happens when it is run again.
+# and happens when it is run again.  In the layout $ENV{WH_TEST_LAYOUT}, by default
+# matviews; t/034_tree_crash.pl runs this for the other one.
 use strict;
 use warnings;
 use FindBin;
@@ -15,6 +16,7 @@ my ($first, $last) = ('2024-01-29', '2024-03-03');
 my $columns = 'id, at, kind, amount, payload';
 
 add_events_template($node, 'events');
+sql($node, sprintf(q(UPDATE _wh.mv_templates SET layout = '%s', date_column = 'at'), $ENV{WH_TEST_LAYOUT} // 'matviews'));
 create_events($production, $first, 35, 40, width => 3000);
 add_tenant($node, 'shop', $production, templates => ['events'], start_date => $first);
 

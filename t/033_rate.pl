@@ -199,7 +199,7 @@ SKIP:
 	# ANALYZE keeps up to 30,000 rows of a day, whatever they are.
 	needs_no_more('columns', join(', ', map { "c$_ INTEGER" } 1 .. 200), join(', ', map { "n + $_ AS c$_" } 1 .. 200), 30_000, 90_000);
 	needs_no_more('toasted', 'id INTEGER, payload TEXT',
-		"n AS id, (SELECT string_agg(md5((n * i)::text), '') FROM generate_series(1, 600) AS i) AS payload", 100, 4_000);
+		"n AS id, (SELECT string_agg(md5((n * i)::text), '') FROM generate_series(1, 600) AS i) AS payload", 1_000, 4_000);
 }
 
 done_testing();
