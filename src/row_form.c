@@ -219,7 +219,7 @@ write_header(WhRowForm *form, bool *isnull, HeapTupleHeader header)
 {
 	int			natts = form->columns->natts;
 	int			length = SizeofHeapTupleHeader;
-	bool		has_nulls = memchr(isnull, true, natts) != NULL;
+	bool		has_nulls = memchr(isnull, 1, natts) != NULL;
 
 	if (has_nulls)
 		length += BITMAPLEN(natts);
