@@ -57,7 +57,7 @@ $(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
 
 # Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
-t/decode/decode_test.so: t/decode/decode_test.o src/decode.o src/decode_types.o
+t/decode/decode_test.so: t/decode/decode_test.o src/decode.o src/decode_types.o src/row_form.o
 $(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 

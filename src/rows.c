@@ -23,10 +23,12 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "row_form.h"
 #include "rows.h"
 #include "sqlutil.h"
 
 #define WH_BATCH_ROWS 1000
+#define WH_ROW_KEEP (32 * 1024) /* memory kept from row to row */
 #define WH_BATCH_KEEP (64 * 1024)	/* memory kept from batch to batch */
 #define WH_BATCH_BYTES (96 * 1024)	/* a batch that has grown to this is written */
 
@@ -39,7 +41,11 @@ typedef struct Batch
 	Relation	rel;
 	CommandId	cid;
 	BulkInsertState bulk_state;
-	MemoryContext memory;		/* the values of the rows at hand */
+	WhRowForm  *form;
+	Datum	   *values;			/* of one row */
+	bool	   *isnull;
+	MemoryContext row_memory;	/* what the values point to */
+	MemoryContext memory;		/* the rows at hand */
 	TupleTableSlot *slots[WH_BATCH_ROWS];	/* made when first needed */
 	int			nslots;			/* how many were made */
 	int			nrows;			/* how many are filled */
@@ -54,6 +60,11 @@ batch_begin(Relation rel)
 	batch->rel = rel;
 	batch->cid = GetCurrentCommandId(true);
 	batch->bulk_state = GetBulkInsertState();
+	batch->form = wh_row_form_create(RelationGetDescr(rel));
+	batch->values = palloc(RelationGetNumberOfAttributes(rel) * sizeof(Datum));
+	batch->isnull = palloc(RelationGetNumberOfAttributes(rel) * sizeof(bool));
+	batch->row_memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker row",
+											  WH_ROW_KEEP, 8 * 1024, 64 * 1024);
 	batch->memory = AllocSetContextCreate(CurrentMemoryContext, "wh_worker batch",
 										  WH_BATCH_KEEP, 8 * 1024, 64 * 1024);
 	return batch;
@@ -102,13 +113,18 @@ static bool
 batch_add_row(Batch *batch, WhRowSource source, void *arg)
 {
 	TupleTableSlot *slot = batch_next_slot(batch);
-	MemoryContext old_context = MemoryContextSwitchTo(batch->memory);
-	bool		found = source(arg, slot->tts_values, slot->tts_isnull);
+	MemoryContext old_context = MemoryContextSwitchTo(batch->row_memory);
+	bool		found = source(arg, batch->values, batch->isnull);
 
+	if (found)
+	{
+		MemoryContextSwitchTo(batch->memory);
+		ExecStoreHeapTuple(wh_row_form(batch->form, batch->values, batch->isnull), slot, true);
+	}
 	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(batch->row_memory);
 	if (!found)
 		return false;
-	ExecStoreVirtualTuple(slot);
 	batch->nrows++;
 	return true;
 }
@@ -125,6 +141,7 @@ batch_end(Batch *batch)
 	for (int i = 0; i < batch->nslots; i++)
 		ExecDropSingleTupleTableSlot(batch->slots[i]);
 	MemoryContextDelete(batch->memory);
+	MemoryContextDelete(batch->row_memory);
 	pfree(batch);
 	return rows;
 }

@@ -31,3 +31,26 @@ SELECT type FROM results GROUP BY n, type HAVING sum(counts[2]) = 0 ORDER BY n;
 SELECT type FROM results GROUP BY n, type HAVING sum(counts[2]) = 2000 ORDER BY n;
 SELECT type FROM results GROUP BY n, type HAVING sum(counts[3]) = 0 ORDER BY n;
 SELECT type FROM results GROUP BY n, type HAVING sum(counts[3]) > sum(counts[2]) ORDER BY n;
+
+-- Rows are those of heap_form_tuple(), with and without nulls, also longer than a page.
+CREATE FUNCTION pg_temp.row_form_compare(relation regclass, seed bigint, times integer)
+	RETURNS integer LANGUAGE c STRICT AS :'library', 'row_form_compare';
+CREATE TEMPORARY TABLE mixed (a boolean, b smallint, c integer, d bigint, e real, f float8, g uuid, h date,
+	i time, j timestamp, k bytea, l text, m numeric, n varchar(14), o interval, p char(14), q money,
+	r boolean, s text, t char(3), u "char", v text, w boolean, x macaddr8, y boolean, z bigint);
+ALTER TABLE mixed ALTER v SET STORAGE PLAIN;
+CREATE TEMPORARY TABLE one_text (a text);
+CREATE TEMPORARY TABLE small (a boolean, b boolean);
+\set ECHO none
+SELECT format('CREATE TEMPORARY TABLE wide (%s)', string_agg(format('c%s %s', n,
+	(ARRAY['integer', 'numeric', 'text', 'timestamp', 'bytea', 'boolean'])[1 + n % 6]), ', '))
+FROM generate_series(1, 300) AS n \gexec
+\set ECHO all
+SELECT relation, pg_temp.row_form_compare(relation, seed, times) - times AS wrong
+FROM (VALUES ('mixed'::regclass, 2000), ('one_text', 2000), ('small', 2000), ('wide', 50)) AS r (relation, times),
+	CAST(extract(epoch FROM clock_timestamp()) AS bigint) AS s (seed);
+
+-- A row that fills the room for ordinary ones to the brim.
+CREATE FUNCTION pg_temp.row_form_brim(relation regclass) RETURNS integer LANGUAGE c STRICT AS :'library', 'row_form_brim';
+CREATE TEMPORARY TABLE brim (a bytea, b text);
+SELECT pg_temp.row_form_brim('brim') - 100 AS wrong;
