@@ -286,13 +286,17 @@ foreign_tables()
 	done
 }
 
-# warehouse_workers N: that many workers, started and warm.
-workers_now=4
+# warehouse_workers N: that many workers for a backfill.  Of two or more a backfill
+# leaves one free for today's data.
+workers_now=3
 warehouse_workers()
 {
+	local max=$1
+
 	[ "$workers_now" != "$1" ] || return 0
 	workers_now=$1
-	as_server tee -a "$scratch/warehouse/postgresql.conf" >/dev/null <<<"wh_worker.max_workers = $1"
+	[ "$max" = 1 ] || max=$((max + 1))
+	as_server tee -a "$scratch/warehouse/postgresql.conf" >/dev/null <<<"wh_worker.max_workers = $max"
 	as_server "$bindir/pg_ctl" -D "$scratch/warehouse" -l "$scratch/warehouse.log" -s -w -m fast \
 		-o "-p ${cluster_port[warehouse]}" restart >/dev/null 2>&1 </dev/null || fail 'the warehouse does not restart'
 }

@@ -126,7 +126,7 @@ fetch_step(WhOnceCall *call, WhOnceDay *day)
 {
 	day->fetched = wh_refresh_fetch(call->template_name, call->tenant_name,
 									call->schema, day->date, 0,
-									call->is_forced ? WH_REFRESH_FORCED : 0, &call->remote);
+									call->is_forced ? WH_REFRESH_FORCED : 0, NULL, &call->remote);
 }
 
 static void

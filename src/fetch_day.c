@@ -44,6 +44,7 @@ struct WhDayStream
 	char	   *copy_sql;
 	WhDecoder  *decoder;
 	WhRate	   *rate;			/* NULL: no limit */
+	char	   *next_query;		/* of the day to ask for when this one is here, or NULL */
 	int			guc_level;		/* undoes client_encoding */
 	int64		rows;
 	int64		rows_sent;		/* by the command tag; -1 until the end */
@@ -54,17 +55,23 @@ struct WhDayStream
 
 PG_FUNCTION_INFO_V1(wh_sql_fetch_day);
 
+static char *
+name_at_tenant(const WhTemplate *tmpl, DateADT date)
+{
+	return psprintf("wh_worker: %s %s", tmpl->name, wh_date_text(date));
+}
+
 void
 wh_day_connect(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 			   WhRemote **remote)
 {
-	char	   *application_name = psprintf("wh_worker: %s %s", tmpl->name, wh_date_text(date));
+	char	   *name = name_at_tenant(tmpl, date);
 
 	if (*remote != NULL &&
 		strcmp(wh_remote_fingerprint(*remote), tenant->fingerprint) == 0 &&
 		wh_remote_is_idle(*remote))
 	{
-		wh_remote_set_application_name(*remote, application_name);
+		wh_remote_set_application_name(*remote, name);
 		return;
 	}
 
@@ -76,7 +83,7 @@ wh_day_connect(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 		wh_remote_close(unfit);
 	}
 	wh_status_phase(WH_PHASE_CONNECTING);
-	*remote = wh_remote_connect(tenant, application_name);
+	*remote = wh_remote_connect(tenant, name);
 }
 
 /*
@@ -94,8 +101,8 @@ set_client_encoding(void)
 	return level;
 }
 
-WhDayStream *
-wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote)
+static WhDayStream *
+make_stream(const WhTemplate *tmpl, WhRemote *remote)
 {
 	WhDayStream *stream = palloc0(sizeof(WhDayStream));
 
@@ -103,9 +110,25 @@ wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote)
 	wh_status_progress(0, 0);
 	stream->remote = remote;
 	stream->columns = tmpl->columns;
+	return stream;
+}
+
+WhDayStream *
+wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote)
+{
+	WhDayStream *stream = make_stream(tmpl, remote);
+
 	wh_remote_begin(remote, wh_template_render(tmpl, date), tmpl->columns,
 					&stream->binary, &stream->copy_sql);
 	return stream;
+}
+
+static void
+expect_rows(WhDayStream *stream)
+{
+	stream->decoder = wh_decoder_create(stream->columns, stream->binary);
+	stream->rows_sent = -1;
+	stream->guc_level = set_client_encoding();
 }
 
 void
@@ -114,10 +137,40 @@ wh_day_start(WhDayStream *stream, WhRate *rate)
 	if (rate != NULL)
 		wh_remote_allow_pauses(stream->remote);
 	wh_remote_copy_start(stream->remote, stream->copy_sql);
-	stream->decoder = wh_decoder_create(stream->columns, stream->binary);
-	stream->rows_sent = -1;
 	stream->rate = rate;
-	stream->guc_level = set_client_encoding();
+	expect_rows(stream);
+}
+
+WhDayStream *
+wh_day_resume(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
+			  WhRemote *remote, TimestampTz *asked_at)
+{
+	WhDayStream *stream;
+
+	if (remote == NULL || !wh_remote_is_ahead(remote) ||
+		strcmp(wh_remote_fingerprint(remote), tenant->fingerprint) != 0)
+		return NULL;
+	stream = make_stream(tmpl, remote);
+	if (!wh_remote_copy_asked(remote, wh_template_render(tmpl, date), tmpl->columns,
+							  &stream->binary, asked_at))
+		return NULL;
+	expect_rows(stream);
+	return stream;
+}
+
+void
+wh_day_ask_next(WhDayStream *stream, const WhTemplate *tmpl, DateADT date)
+{
+	wh_remote_set_application_name(stream->remote, name_at_tenant(tmpl, date));
+	stream->next_query = wh_template_render(tmpl, date);
+}
+
+void
+wh_day_push(void *arg)
+{
+	WhDayStream *stream = arg;
+
+	wh_remote_push(stream->remote);
 }
 
 void
@@ -147,7 +200,10 @@ end_of_rows(WhDayStream *stream)
 				 errdetail("The tenant sent %lld rows, %lld were received.",
 						   (long long) stream->rows_sent, (long long) stream->rows)));
 	AtEOXact_GUC(true, stream->guc_level);
-	wh_remote_end(stream->remote);
+	if (stream->next_query != NULL)
+		(void) wh_remote_end_and_ask(stream->remote, stream->next_query, stream->columns);
+	else
+		wh_remote_end(stream->remote);
 	wh_status_progress(stream->rows, stream->bytes);
 	stream->ended = true;
 	if (stream->rate != NULL)

@@ -27,6 +27,22 @@ extern WhDayStream *wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *
 /* Starts the COPY, of which no more is read than "rate" allows; NULL: no limit. */
 extern void wh_day_start(WhDayStream *stream, WhRate *rate);
 
+/*
+ * All of these at once, if the connection has been asked for this day ahead; NULL if not,
+ * or if that came to nothing: then connect.  *asked_at is when its snapshot was
+ * asked for, which may be before the caller's locks.
+ */
+extern WhDayStream *wh_day_resume(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
+								  WhRemote *remote, TimestampTz *asked_at);
+
+/*
+ * Before the first row: when the last one is here, the tenant is asked for this day of
+ * the template, which is likely to be next.  Then wh_day_push(), now and then, helps
+ * it on; it waits for nothing and raises nothing.
+ */
+extern void wh_day_ask_next(WhDayStream *stream, const WhTemplate *tmpl, DateADT date);
+extern void wh_day_push(void *stream);
+
 /* Instead of that, ends the transaction. */
 extern void wh_day_leave(WhDayStream *stream);
 

@@ -55,6 +55,7 @@
 #define ERROR_DELAY_MS 1000
 #define ERROR_DELAY_MAX_MS (30 * 1000)
 #define KEEP_TENANT_JOBS 8
+#define KEEP_TENANT_MS 1000
 
 /* What we know of a worker of ours, by slot. */
 typedef struct Worker
@@ -65,6 +66,8 @@ typedef struct Worker
 	BackgroundWorkerHandle *handle; /* NULL: started by a launcher before us */
 	WhQueued	job;			/* handed over and not yet finished; job_id 0: idle */
 	int			streak;			/* jobs of its tenant in a row */
+	TimestampTz streak_started_at;
+	int64		promised;		/* job that it may expect next; 0: none */
 } Worker;
 
 typedef struct RunningBackfill
@@ -274,10 +277,19 @@ job_ended(Worker *worker)
 }
 
 static void
+forget_promise(Worker *worker)
+{
+	if (worker->promised != 0)
+		wh_ready_forget_promise(worker->promised);
+	worker->promised = 0;
+}
+
+static void
 forget_worker(Worker *worker)
 {
 	if (worker->handle != NULL)
 		pfree(worker->handle);
+	forget_promise(worker);
 	memset(worker, 0, sizeof(*worker));
 }
 
@@ -448,30 +460,54 @@ start_worker(void)
 	return true;
 }
 
+/* To change costs a connection, which is the price of a small day. */
+static bool
+keeps_its_tenant(const Worker *worker)
+{
+	return worker->job.tenant_name[0] != '\0' &&
+		(worker->streak < KEEP_TENANT_JOBS ||
+		 !TimestampDifferenceExceeds(worker->streak_started_at, GetCurrentTimestamp(), KEEP_TENANT_MS));
+}
+
+static void
+count_streak(Worker *worker, const WhQueued *job)
+{
+	if (strcmp(worker->job.tenant_name, job->tenant_name) == 0)
+		worker->streak++;
+	else
+	{
+		worker->streak = 0;
+		worker->streak_started_at = GetCurrentTimestamp();
+	}
+	worker->job = *job;
+}
+
 /* Hands the next job to an idle worker; false when there is none to hand. */
 static bool
 hand_out(int slot)
 {
 	Worker	   *worker = &workers[slot];
-	bool		keep = worker->job.tenant_name[0] != '\0' && worker->streak < KEEP_TENANT_JOBS;
+	bool		keep = keeps_its_tenant(worker);
 	WhQueued	job;
 	WhAssignment assignment;
 
-	if (!wh_ready_pick(keep ? worker->job.tenant_name : NULL, &job))
+	if (!wh_ready_pick(keep ? worker->job.tenant_name : NULL, slot, &job))
 		return false;
+	forget_promise(worker);
 	memset(&assignment, 0, sizeof(assignment));
 	assignment.job_id = job.job_id;
 	assignment.backfill_id = job.backfill_id;
 	strlcpy(assignment.tenant_name, job.tenant_name, NAMEDATALEN);
+	assignment.next_job_id = worker->promised = wh_ready_promise(&job, slot);
 	if (!wh_status_assign(slot, worker->generation, &assignment))
 	{
 		/* It was just leaving: the job goes back into the picture. */
 		wh_ready_finished(&job);
 		wh_ready_add(&job);
+		forget_promise(worker);
 		return true;
 	}
-	worker->streak = strcmp(worker->job.tenant_name, job.tenant_name) == 0 ? worker->streak + 1 : 0;
-	worker->job = job;
+	count_streak(worker, &job);
 	return true;
 }
 

@@ -177,6 +177,14 @@ check_index_name_is_free(const IndexStmt *stmt, Oid namespace_oid)
 			 errhint("Rename or drop it, then load the day again.")));
 }
 
+static void
+load_index(IndexStmt *index, Oid namespace_oid)
+{
+	CHECK_FOR_INTERRUPTS();
+	check_index_name_is_free(index, namespace_oid);
+	build_index(index);
+}
+
 void
 wh_load_indexes(List *indexes, const char *schema)
 {
@@ -184,11 +192,22 @@ wh_load_indexes(List *indexes, const char *schema)
 	ListCell   *cell;
 
 	foreach(cell, indexes)
+		load_index(lfirst_node(IndexStmt, cell), namespace_oid);
+}
+
+static void
+load_indexes_of_new(const WhDayTarget *target, Oid namespace_oid)
+{
+	ListCell   *cell;
+
+	foreach(cell, target->indexes)
 	{
-		CHECK_FOR_INTERRUPTS();
-		check_index_name_is_free(lfirst_node(IndexStmt, cell), namespace_oid);
-		build_index(lfirst_node(IndexStmt, cell));
+		if (target->meanwhile != NULL)
+			target->meanwhile(target->meanwhile_arg);
+		load_index(lfirst_node(IndexStmt, cell), namespace_oid);
 	}
+	if (target->meanwhile != NULL)
+		target->meanwhile(target->meanwhile_arg);
 }
 
 static void
@@ -267,7 +286,7 @@ load_new_day(WhLoadedDay *day, const WhDayTarget *target, Oid namespace_oid,
 	if (is_matview(target))
 		set_populated(day->relid);
 	wh_status_phase(WH_PHASE_INDEXING);
-	wh_load_indexes(target->indexes, target->schema);
+	load_indexes_of_new(target, namespace_oid);
 	wh_statistics_of_new(day->relid, day->rows);
 }
 
@@ -318,18 +337,32 @@ find_existing_day(const WhDayTarget *target, Oid namespace_oid)
 	return relid;
 }
 
-void
-wh_load_lock(const char *schema, const char *relname)
+static bool
+lock_name(const char *schema, const char *relname, bool wait)
 {
 	char	   *name = quote_qualified_identifier(schema, relname);
 	uint64		key = DatumGetUInt64(hash_any_extended((const unsigned char *) name,
 													   strlen(name), 0));
 	LOCKTAG		tag;
+	bool		locked;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key,
 						 WH_LOCK_CLASS_DAY);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	locked = LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 	pfree(name);
+	return locked;
+}
+
+void
+wh_load_lock(const char *schema, const char *relname)
+{
+	(void) lock_name(schema, relname, true);
+}
+
+bool
+wh_load_try_lock(const char *schema, const char *relname)
+{
+	return lock_name(schema, relname, false);
 }
 
 WhLoadedDay *

@@ -23,6 +23,8 @@ typedef struct WhDayTarget
 	const WhLeaf *leaf;			/* it is a leaf of a tree; NULL: it is none */
 	List	   *indexes;		/* IndexStmt nodes for a new relation */
 	Oid			known_oid;		/* relation that the ledger says is ours, or InvalidOid */
+	void		(*meanwhile) (void *arg);	/* called between the indexes of a new relation, or NULL */
+	void	   *meanwhile_arg;
 } WhDayTarget;
 
 typedef struct WhLoadedDay
@@ -43,6 +45,7 @@ typedef struct WhLoadedDay
  * snapshot of the tenant never replaces a newer one.
  */
 extern void wh_load_lock(const char *schema, const char *relname);
+extern bool wh_load_try_lock(const char *schema, const char *relname);
 
 /*
  * Makes or opens the relation, and loads.  An existing relation keeps its

@@ -208,6 +208,29 @@ wh_queue_claim(int64 job_id)
 	return job;
 }
 
+bool
+wh_queue_is_sequel(const WhJob *job, int64 other_job_id, DateADT *date)
+{
+	WhArg		args[] = {
+		WH_INT8(other_job_id), WH_TEXT(job->template_name), WH_TEXT(job->tenant_name),
+		WH_TEXT(job->target_schema)
+	};
+	bool		is_sequel;
+
+	wh_spi_begin();
+	is_sequel = wh_query("SELECT q.target_date FROM _wh.jobs q"
+						 " WHERE q.job_id = $1 AND q.state = 'queued' AND q.kind = 'refresh'"
+						 "   AND q.template_name = $2 AND q.tenant_name = $3 AND q.target_schema = $4"
+						 "   AND NOT EXISTS (SELECT FROM _wh.day_loads d"
+						 "     WHERE d.template_name = $2 AND d.target_schema = $4"
+						 "       AND d.target_date = q.target_date AND d.relation_oid IS NOT NULL)",
+						 lengthof(args), args) == 1;
+	if (is_sequel)
+		*date = wh_get_date(0, 1);
+	wh_spi_end();
+	return is_sequel;
+}
+
 char *
 wh_queue_describe(const WhJob *job)
 {

@@ -74,6 +74,12 @@ extern void wh_queue_read(int64 first, int64 last, WhQueuedCallback callback, vo
 extern WhJob *wh_queue_claim(int64 job_id);
 
 /*
+ * Is the other job, which is queued, to load a new day of the same template, tenant
+ * and schema?  Its day; of what is committed, and it may be cancelled any time.
+ */
+extern bool wh_queue_is_sequel(const WhJob *job, int64 other_job_id, DateADT *date);
+
+/*
  * running -> succeeded, with its history row; part of the job's own commit.
  * The message is what an sql job said; NULL: what a refresh is described by.
  */

@@ -44,6 +44,8 @@ typedef enum Class
 
 #define NCLASSES 2
 
+#define NOBODY (-1)
+
 typedef struct Tenant
 {
 	char		name[NAMEDATALEN];	/* hash key; empty for publish and sql jobs */
@@ -71,6 +73,7 @@ typedef struct Entry
 	WhQueued	job;
 	Tenant	   *tenant;
 	bool		waits;			/* in the heap of those that wait for their time */
+	int			promised_to;	/* a worker, or NOBODY */
 	pairingheap_node node;
 } Entry;
 
@@ -248,6 +251,7 @@ wh_ready_add(const WhQueued *job)
 		get_backfill(entry->job.backfill_id)->outstanding--;
 	}
 	entry->job = *job;
+	entry->promised_to = NOBODY;
 	entry->tenant = get_tenant(job->tenant_name);
 	get_backfill(job->backfill_id)->outstanding++;
 	put_into_heap(entry, GetCurrentTimestamp());
@@ -560,11 +564,32 @@ backfill_has_its_turn(const Tenant *tenant, const Look *look)
 		tenant->running[CLASS_OTHER] >= cap - 1;
 }
 
-static void
-take(Tenant *tenant, Class class, WhQueued *job)
+/*
+ * The first that no other worker is promised, if it is of the same priority as the
+ * first of all; which is it itself if there is no such.
+ */
+static Entry *
+first_for(const Tenant *tenant, Class class, int worker)
 {
-	*job = first_of(tenant, class)->job;
-	take_from_heap(first_of(tenant, class));
+	Entry	   *first = first_of(tenant, class);
+	Entry	   *second;
+
+	if (first->promised_to == NOBODY || first->promised_to == worker ||
+		tenant->njobs[class] == 1)
+		return first;
+	pairingheap_remove_first((pairingheap *) &tenant->jobs[class]);
+	second = first_of(tenant, class);
+	pairingheap_add((pairingheap *) &tenant->jobs[class], &first->node);
+	return second->job.priority == first->job.priority ? second : first;
+}
+
+static void
+take(Tenant *tenant, Class class, int worker, WhQueued *job)
+{
+	Entry	   *entry = first_for(tenant, class, worker);
+
+	*job = entry->job;
+	take_from_heap(entry);
 	get_backfill(job->backfill_id)->outstanding--;
 	job->is_probe = tenant->unreachable;
 	wh_ready_started(job);
@@ -574,7 +599,7 @@ take(Tenant *tenant, Class class, WhQueued *job)
 }
 
 bool
-wh_ready_pick(const char *keep_tenant, WhQueued *job)
+wh_ready_pick(const char *keep_tenant, int worker, WhQueued *job)
 {
 	Look		look;
 	Class		class;
@@ -586,8 +611,34 @@ wh_ready_pick(const char *keep_tenant, WhQueued *job)
 	tenant = choose_tenant(class, keep_tenant);
 	if (class == CLASS_OTHER && backfill_has_its_turn(tenant, &look))
 		class = CLASS_BACKFILL;
-	take(tenant, class, job);
+	take(tenant, class, worker, job);
 	return true;
+}
+
+int64
+wh_ready_promise(const WhQueued *job, int worker)
+{
+	Tenant	   *tenant = get_tenant(job->tenant_name);
+	Entry	   *entry;
+
+	if (class_of(job) != CLASS_BACKFILL || job->is_probe || tenant->name[0] == '\0' ||
+		!tenant->active || tenant->unreachable || tenant->njobs[CLASS_BACKFILL] == 0 ||
+		is_quiet(tenant, wh_clock_now()))
+		return 0;
+	entry = first_of(tenant, CLASS_BACKFILL);
+	if (entry->promised_to != NOBODY || entry->job.priority != job->priority)
+		return 0;
+	entry->promised_to = worker;
+	return entry->job.job_id;
+}
+
+void
+wh_ready_forget_promise(int64 job_id)
+{
+	Entry	   *entry = hash_search(entries, &job_id, HASH_FIND, NULL);
+
+	if (entry != NULL)
+		entry->promised_to = NOBODY;
 }
 
 int

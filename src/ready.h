@@ -38,9 +38,17 @@ extern void wh_ready_finished(const WhQueued *job);
  * others share the workers as the head of ready.c says; in these classes the
  * lowest priority goes first, in it the tenant served longest ago, in it the
  * lowest sequence number.  "keep_tenant" is preferred within a priority if not
- * NULL: its connection is open in the worker that asks.
+ * NULL: its connection is open in the worker that asks.  "worker" tells the workers
+ * apart: a job that another one is promised is left to it if there is one like it.
  */
-extern bool wh_ready_pick(const char *keep_tenant, WhQueued *job);
+extern bool wh_ready_pick(const char *keep_tenant, int worker, WhQueued *job);
+
+/*
+ * The job of a backfill that would be next for the same tenant, which the worker that
+ * has "job" may expect, or 0.  That binds nobody; a worker has one promise at most.
+ */
+extern int64 wh_ready_promise(const WhQueued *job, int worker);
+extern void wh_ready_forget_promise(int64 job_id);
 
 /* How many more jobs could start now, caps considered; at most "limit". */
 extern int	wh_ready_startable(int limit);

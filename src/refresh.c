@@ -11,6 +11,12 @@
  *
  * A day whose month or year is one table already goes inside that table: late.c.
  *
+ * A worker may have the tenant asked for the next day before that day's turn comes.
+ * Such rows have a snapshot that is older than the lock of their day, so they are
+ * used only for a day that the ledger still has no relation of when the lock is
+ * held: there is nothing that they could be older than.  Nothing is waited for
+ * while they stand in the connection.
+ *
  * Locks, in this order: the job row (the caller's); the advisory lock of the
  * day; what load.c says (ShareUpdateExclusiveLock on a relation that is to be
  * replaced); in wh_refresh_finish() the ledger row before what swap.c and
@@ -135,11 +141,23 @@ load(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream)
 	return wh_load_day(target, wh_day_next, stream);
 }
 
+/* What is held to a limit, or may not be fetched at all, is not asked for ahead. */
 static void
-fetch(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream, WhRate *rate,
-	  MemoryContext result_context)
+plan_next(WhRefresh *refresh, WhDayTarget *target, WhDayStream *stream,
+		  const DateADT *next_date)
 {
-	wh_day_start(stream, rate);
+	if (next_date == NULL || refresh->late != NULL || refresh->tmpl->change_probe != NULL)
+		return;
+	wh_day_ask_next(stream, refresh->tmpl, *next_date);
+	target->meanwhile = wh_day_push;
+	target->meanwhile_arg = stream;
+}
+
+static void
+fetch(WhRefresh *refresh, WhDayTarget *target, WhDayStream *stream,
+	  const DateADT *next_date, MemoryContext result_context)
+{
+	plan_next(refresh, target, stream, next_date);
 	MemoryContextSwitchTo(result_context);
 	refresh->day = load(refresh, target, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
@@ -147,15 +165,45 @@ fetch(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream, WhRate
 		!OidIsValid(refresh->replaced_oid);
 }
 
+/* The rows of the day, ready to be read; NULL if what is there is what they would be. */
+static WhDayStream *
+ask(WhRefresh *refresh, int flags, WhRate *rate, WhRemote **remote)
+{
+	WhDayStream *stream;
+
+	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
+	refresh->fetch_started_at = wh_clock_now();
+	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
+	wh_probe_ask(refresh, *remote);
+	if ((flags & WH_REFRESH_FORCED) == 0 && wh_probe_is_unchanged(refresh))
+	{
+		wh_day_leave(stream);
+		return NULL;
+	}
+	wh_day_start(stream, rate);
+	return stream;
+}
+
+/* The same, of what was asked for before our turn, if it may be used. */
+static WhDayStream *
+resume(WhRefresh *refresh, const WhRate *rate, bool is_new, WhRemote *remote)
+{
+	if (!is_new || refresh->late != NULL || rate != NULL || refresh->tmpl->change_probe != NULL)
+		return NULL;
+	return wh_day_resume(refresh->tmpl, refresh->tenant, refresh->date, remote,
+						 &refresh->fetch_started_at);
+}
+
 /* The part that waits for the tenant; its memory goes when it is done. */
 static void
-fetch_and_load(WhRefresh *refresh, int flags, WhRemote **remote)
+fetch_and_load(WhRefresh *refresh, int flags, const DateADT *next_date, WhRemote **remote)
 {
 	MemoryContext result_context = CurrentMemoryContext;
 	MemoryContext work_context = AllocSetContextCreate(result_context, "wh_worker refresh",
 													   ALLOCSET_DEFAULT_SIZES);
 	WhDayTarget target = {0};
 	WhDayStream *stream;
+	WhRate	   *rate = (flags & WH_REFRESH_HELD) != 0 ? wh_rate_of(refresh->tenant) : NULL;
 
 	refresh->late = wh_late_find(refresh->tmpl->name, refresh->schema, refresh->date);
 	MemoryContextSwitchTo(work_context);
@@ -164,16 +212,11 @@ fetch_and_load(WhRefresh *refresh, int flags, WhRemote **remote)
 	wh_spi_begin();
 	hold_subscription(refresh, false);
 	wh_spi_end();
-	wh_day_connect(refresh->tmpl, refresh->tenant, refresh->date, remote);
-	refresh->fetch_started_at = wh_clock_now();
-	stream = wh_day_open(refresh->tmpl, refresh->date, *remote);
-	wh_probe_ask(refresh, *remote);
-	if ((flags & WH_REFRESH_FORCED) == 0 && wh_probe_is_unchanged(refresh))
-		wh_day_leave(stream);
-	else
-		fetch(refresh, &target, stream,
-			  (flags & WH_REFRESH_HELD) != 0 ? wh_rate_of(refresh->tenant) : NULL,
-			  result_context);
+	stream = resume(refresh, rate, !OidIsValid(target.known_oid) && !OidIsValid(refresh->replaced_oid), *remote);
+	if (stream == NULL)
+		stream = ask(refresh, flags, rate, remote);
+	if (stream != NULL)
+		fetch(refresh, &target, stream, rate == NULL ? next_date : NULL, result_context);
 	MemoryContextSwitchTo(result_context);
 	MemoryContextDelete(work_context);
 }
@@ -218,10 +261,26 @@ leaf_of(const WhRefresh *refresh)
 	return leaf;
 }
 
+/* No tenant is kept in the middle of a COPY while somebody is waited for. */
+static void
+lock_day(const WhRefresh *refresh, WhRemote **remote)
+{
+	if (*remote == NULL || !wh_remote_is_ahead(*remote))
+		wh_load_lock(refresh->schema, refresh->relname);
+	else if (!wh_load_try_lock(refresh->schema, refresh->relname))
+	{
+		WhRemote   *unfit = *remote;
+
+		*remote = NULL;
+		wh_remote_close(unfit);
+		wh_load_lock(refresh->schema, refresh->relname);
+	}
+}
+
 WhRefresh *
 wh_refresh_fetch(const char *template_name, const char *tenant_name,
 				 const char *schema, DateADT date, int64 job_id,
-				 int flags, WhRemote **remote)
+				 int flags, const DateADT *next_date, WhRemote **remote)
 {
 	WhRefresh  *refresh = palloc0(sizeof(WhRefresh));
 
@@ -236,8 +295,8 @@ wh_refresh_fetch(const char *template_name, const char *tenant_name,
 	/* somebody may have dropped it since the subscription was made */
 	if (!OidIsValid(get_namespace_oid(schema, true)))
 		wh_publish_schema(schema);
-	wh_load_lock(refresh->schema, refresh->relname);
-	fetch_and_load(refresh, flags, remote);
+	lock_day(refresh, remote);
+	fetch_and_load(refresh, flags, next_date, remote);
 	judge(refresh);
 	return refresh;
 }

@@ -42,13 +42,16 @@ extern WhTenant *wh_tenant_read(const char *tenant_name);
 /*
  * Fetches into a heap that nobody sees, and compares its count of rows with
  * that of the days before, which may be a WARNING.  A day that is there and
- * whose change_probe is unchanged is not fetched, unless that is forced.  *remote is used if it is connected
+ * whose change_probe is unchanged is not fetched, unless that is forced.
+ * *next_date, unless NULL, is the new day of the same template and schema that the
+ * caller will probably want next over this connection: the tenant is asked for it
+ * when this day's rows are here.  *remote is used if it is connected
  * to that tenant, else opened, and left open for the caller.  When this
  * raises, *remote may be in the middle of something: the caller closes it.
  */
 extern WhRefresh *wh_refresh_fetch(const char *template_name, const char *tenant_name,
 								   const char *schema, DateADT date, int64 job_id,
-								   int flags, WhRemote **remote);
+								   int flags, const DateADT *next_date, WhRemote **remote);
 
 /*
  * What takes long and no lock that readers feel, for a day that goes into the

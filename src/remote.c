@@ -346,6 +346,15 @@ send_describe(WhRemote *remote, const char *sql)
 	wh_remote_check_sent(remote, PQsendDescribePrepared(remote->conn, ""));
 }
 
+/* Opens the transaction and describes the query as it is. */
+void
+wh_remote_send_opening(WhRemote *remote, const char *query)
+{
+	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
+	send_settings(remote);
+	send_describe(remote, psprintf("SELECT * FROM (%s\n) AS t", query));
+}
+
 /*
  * The next step's result in the pipeline.  An error of a step that is not
  * "may_fail" is raised; of one that is, it gives NULL.
@@ -424,9 +433,7 @@ open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
 	pipeline_begin(remote);
-	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
-	send_settings(remote);
-	send_describe(remote, psprintf("SELECT * FROM (%s\n) AS t", query));
+	wh_remote_send_opening(remote, query);
 	if (casting != NULL)
 		send_describe(remote, casting);
 	pipeline_send(remote);
@@ -459,8 +466,8 @@ describe_cast(WhRemote *remote, const char *casting)
  * ---------------------------------------------------------------------
  */
 
-static char *
-text_of_columns(TupleDesc columns)
+char *
+wh_remote_text_of_columns(TupleDesc columns)
 {
 	StringInfoData text;
 
@@ -483,6 +490,12 @@ text_of_shape(const RemoteShape *shape)
 	return text.data;
 }
 
+char *
+wh_remote_text_of_result(const PGresult *result)
+{
+	return text_of_shape(shape_of_result(result));
+}
+
 static bool
 same_text(const char *a, const char *b)
 {
@@ -499,6 +512,17 @@ remember_fitting(WhRemote *remote, const char *columns, const char *shape)
 		pfree(remote->fitting_shape);
 	remote->fitting_shape = MemoryContextStrdup(remote->context, shape);
 	remote->fitting_columns = MemoryContextStrdup(remote->context, columns);
+}
+
+/* What the cast of the next query is that fits, so that it can be asked ahead. */
+static void
+remember_targets(WhRemote *remote, const Oid *targets, int ncolumns, bool binary)
+{
+	if (remote->fitting_targets != NULL)
+		pfree(remote->fitting_targets);
+	remote->fitting_targets = MemoryContextAlloc(remote->context, ncolumns * sizeof(Oid));
+	memcpy(remote->fitting_targets, targets, ncolumns * sizeof(Oid));
+	remote->fitting_binary = binary;
 }
 
 /* "cast" is what the cast query was described as, NULL if it could not be. */
@@ -525,7 +549,7 @@ wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
 {
 	const char *integer_datetimes = PQparameterStatus(remote->conn, "integer_datetimes");
 	Oid		   *targets = palloc(columns->natts * sizeof(Oid));
-	char	   *columns_text = text_of_columns(columns);
+	char	   *columns_text = wh_remote_text_of_columns(columns);
 	bool		was_fitting = same_text(remote->fitting_columns, columns_text);
 	char	   *casting;
 	RemoteShape *plain;
@@ -548,11 +572,17 @@ wh_remote_begin(WhRemote *remote, const char *query, TupleDesc columns,
 		remember_fitting(remote, columns_text, text_of_shape(plain));
 	}
 	if (parse_strings_here(columns, plain, targets))
-	{
 		*binary = false;
-		casting = cast_select(query, columns, targets, 0, columns->natts - 1);
-	}
-	*copy_sql = psprintf("COPY (%s) TO STDOUT (FORMAT %s)", casting, *binary ? "binary" : "text");
+	remember_targets(remote, targets, columns->natts, *binary);
+	*copy_sql = wh_remote_copy_sql(query, columns, targets, *binary);
+}
+
+char *
+wh_remote_copy_sql(const char *query, TupleDesc columns, const Oid *targets, bool binary)
+{
+	return psprintf("COPY (%s) TO STDOUT (FORMAT %s)",
+					cast_select(query, columns, targets, 0, columns->natts - 1),
+					binary ? "binary" : "text");
 }
 
 void

@@ -72,6 +72,26 @@ extern int	wh_remote_copy_next(WhRemote *remote, char **data, int64 *rows_sent);
  */
 extern void wh_remote_end(WhRemote *remote);
 
+/*
+ * Instead of that, ends the transaction and begins the next, in which "query" will be
+ * wanted; nothing is waited for.  Only what fits the columns of the last COPY is
+ * asked ahead; false, and the transaction is only ended, if the columns are others.
+ * Then wh_remote_push(), now and then, takes it on as far as answers are there:
+ * the COPY runs while we do something else.  It waits for nothing and raises
+ * nothing; what went wrong comes out when it is used.
+ */
+extern bool wh_remote_end_and_ask(WhRemote *remote, const char *query, TupleDesc columns);
+extern void wh_remote_push(WhRemote *remote);
+
+/*
+ * Is something asked ahead?  The connection is of use for nothing else then.  And if it
+ * is this: its rows come by copy_next, as after copy_start.  False: it is something
+ * else, or came to nothing that an error would tell; close the connection.
+ */
+extern bool wh_remote_is_ahead(const WhRemote *remote);
+extern bool wh_remote_copy_asked(WhRemote *remote, const char *query, TupleDesc columns,
+								 bool *binary, TimestampTz *asked_at);
+
 /* First column of the first row of "sql" as text, or NULL; for checks. */
 extern char *wh_remote_value(WhRemote *remote, const char *sql);
 

@@ -29,6 +29,9 @@ struct WhRemote
 	bool		ending;			/* COMMIT was sent, its answer is not read yet */
 	char	   *fitting_columns;	/* what was declared when a description was last checked, */
 	char	   *fitting_shape;	/* and what it was; or NULL */
+	Oid		   *fitting_targets;	/* and the types that the columns were cast to */
+	bool		fitting_binary;	/* and the format of the COPY */
+	struct WhAhead *ahead;		/* what was asked before anybody wanted it, or NULL */
 	char	   *name;
 	char	   *fingerprint;
 	char	   *sslmode;
@@ -64,6 +67,12 @@ extern PGresult *wh_remote_expect_result(WhRemote *remote, ExecStatusType expect
 extern void wh_remote_run(WhRemote *remote, const char *sql);
 extern char *wh_remote_query_value(WhRemote *remote, const char *sql, int nparams,
 								   const char *const *params);
+
+/* remote.c, for remote_ahead.c: neither waits */
+extern void wh_remote_send_opening(WhRemote *remote, const char *query);
+extern char *wh_remote_text_of_result(const PGresult *result);
+extern char *wh_remote_text_of_columns(TupleDesc columns);
+extern char *wh_remote_copy_sql(const char *query, TupleDesc columns, const Oid *targets, bool binary);
 
 /* remote_close.c; "deadline" is in ms of CLOCK_MONOTONIC, 0 looks only */
 extern bool wh_remote_poll_socket(int fd, short events, int64 deadline);

@@ -44,6 +44,7 @@ typedef struct WhSlot
 	WhSlotInfo	info;			/* guarded by the lock, like all of it */
 	PGPROC	   *proc;			/* NULL until attached */
 	int64		assigned_job;	/* handed over, not yet taken */
+	int64		next_job;		/* its next_job_id */
 	bool		wants_worker;	/* launcher: found no free slot */
 	WhClocks	clocks;			/* of any tenant; not cleared with the slot */
 	WhNews		news;			/* launcher: from committing backends */
@@ -507,6 +508,7 @@ wh_status_assign(int slot, uint32 generation, const WhAssignment *job)
 		WhSlot	   *worker = &shared->slots[slot];
 
 		worker->assigned_job = job->job_id;
+		worker->next_job = job->next_job_id;
 		worker->info.job_id = job->job_id;
 		worker->info.backfill_id = job->backfill_id;
 		worker->info.cancel_requested = false;
@@ -593,13 +595,14 @@ wh_status_want_worker(bool wanted)
 /* ---- worker ---- */
 
 int64
-wh_status_take_assignment(void)
+wh_status_take_assignment(int64 *next_job_id)
 {
 	WhSlot	   *slot = &shared->slots[my_slot];
 	int64		job_id;
 
 	lock_segment(LW_EXCLUSIVE);
 	job_id = slot->assigned_job;
+	*next_job_id = slot->next_job;
 	slot->assigned_job = 0;
 	unlock_segment();
 	return job_id;

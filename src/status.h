@@ -93,6 +93,7 @@ typedef struct WhAssignment
 	int64		job_id;
 	int64		backfill_id;
 	char		tenant_name[NAMEDATALEN];
+	int64		next_job_id;	/* which it may well be handed next; 0: nobody knows */
 } WhAssignment;
 
 /* Shared memory: called from the hooks of _PG_init. */
@@ -136,7 +137,7 @@ extern int	wh_status_copy(WhSlotInfo *infos);	/* all slots in use */
 extern void wh_status_want_worker(bool wanted);
 
 /* ---- worker ---- */
-extern int64 wh_status_take_assignment(void);
+extern int64 wh_status_take_assignment(int64 *next_job_id);	/* 0: none */
 extern void wh_status_job(const WhSlotInfo *job);	/* copies the job's fields */
 extern void wh_status_job_done(WhJobResult result, const char *error);
 extern bool wh_status_cancel_requested(void);

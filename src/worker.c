@@ -46,6 +46,9 @@
 #include "wh_worker.h"
 #include "worker.h"
 
+/* How long a tenant is kept waiting with what was asked for ahead. */
+#define AHEAD_MS 1000
+
 static WhRemote *kept_remote = NULL;
 static MemoryContext job_context = NULL;
 
@@ -101,7 +104,23 @@ typedef struct FinishedDay
 {
 	const WhJob *job;
 	WhRefresh  *refresh;
+	bool		tried;			/* and somebody was in the way */
 } FinishedDay;
+
+/* Nobody's rows wait in a connection while we wait for a lock, or do something else. */
+static void
+drop_what_is_ahead(void)
+{
+	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote))
+		drop_connection();
+}
+
+static void
+push_what_is_ahead(void)
+{
+	if (kept_remote != NULL)
+		wh_remote_push(kept_remote);
+}
 
 /* What came to nothing the last time may still have to be published. */
 static void
@@ -125,9 +144,12 @@ finish_unchanged(const FinishedDay *day)
 static void
 finish_day(void *arg)
 {
-	const FinishedDay *day = arg;
+	FinishedDay *day = arg;
 	const WhJob *job = day->job;
 
+	if (day->tried)
+		drop_what_is_ahead();
+	day->tried = true;
 	if (day->refresh->unchanged)
 	{
 		finish_unchanged(day);
@@ -172,19 +194,25 @@ refresh_flags(const WhJob *job)
  * longer than one try: what cannot be had gives back all the others.
  */
 static void
-run_refresh(const WhJob *job)
+run_refresh(const WhJob *job, int64 next_job_id)
 {
 	FinishedDay day = {.job = job};
 	List	   *tables = NIL;
+	DateADT		next_date;
+	bool		has_next;
 
 	if (job->is_probe)
 		probe(job);
 	wh_begin_transaction();
+	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &next_date);
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
-								   job->job_id, refresh_flags(job), &kept_remote);
+								   job->job_id, refresh_flags(job),
+								   has_next ? &next_date : NULL, &kept_remote);
+	push_what_is_ahead();
 	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
+	push_what_is_ahead();
 	commit_transaction();
 }
 
@@ -313,16 +341,18 @@ claim(int64 job_id)
 }
 
 static void
-run(const WhJob *job)
+run(const WhJob *job, int64 next_job_id)
 {
 	/* A cancel that arrived while the job was still being claimed counts. */
 	if (wh_status_cancel_requested())
 		QueryCancelPending = InterruptPending = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, wh_job_timeout);
+	if (job->kind != WH_JOB_REFRESH)
+		drop_what_is_ahead();
 	switch (job->kind)
 	{
 		case WH_JOB_REFRESH:
-			run_refresh(job);
+			run_refresh(job, next_job_id);
 			break;
 		case WH_JOB_PUBLISH:
 			run_publish(job);
@@ -383,7 +413,7 @@ record(const WhJob *job, const WhFailure *failure, WhPhase phase)
 }
 
 static void
-run_and_record(const WhJob *job)
+run_and_record(const WhJob *job, int64 next_job_id)
 {
 	WhFailure  *volatile failure = NULL;
 	volatile WhPhase phase = WH_PHASE_IDLE;
@@ -391,7 +421,7 @@ run_and_record(const WhJob *job)
 	wh_error_reset();
 	PG_TRY();
 	{
-		run(job);
+		run(job, next_job_id);
 	}
 	PG_CATCH();
 	{
@@ -419,7 +449,7 @@ run_and_record(const WhJob *job)
 }
 
 static void
-run_assigned(int64 job_id)
+run_assigned(int64 job_id, int64 next_job_id)
 {
 	WhJob	   *job;
 
@@ -431,7 +461,7 @@ run_assigned(int64 job_id)
 		return;
 	}
 	show_job(job);
-	run_and_record(job);
+	run_and_record(job, next_job_id);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
@@ -444,6 +474,27 @@ reload_if_asked(void)
 	ProcessConfigFile(PGC_SIGHUP);
 }
 
+static long
+left_of(TimestampTz since, int ms)
+{
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+										   TimestampTzPlusMilliseconds(since, ms));
+}
+
+/* How long it may sleep; what was asked for ahead is given up when nobody wants it. */
+static long
+time_to_sleep(TimestampTz idle_since)
+{
+	long		left = left_of(idle_since, wh_worker_idle_timeout);
+	long		ahead_left = left_of(idle_since, AHEAD_MS);
+
+	if (kept_remote == NULL || !wh_remote_is_ahead(kept_remote))
+		return left;
+	if (ahead_left <= 0)
+		drop_what_is_ahead();
+	return ahead_left <= 0 ? left : Min(left, ahead_left);
+}
+
 /* Runs what it is handed until it has been idle for too long. */
 static void
 serve(void)
@@ -453,23 +504,22 @@ serve(void)
 	for (;;)
 	{
 		int64		job_id;
+		int64		next_job_id;
 		long		left;
 
 		/* A cancel that came too late for its job has nothing to cancel. */
 		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		reload_if_asked();
-		job_id = wh_status_take_assignment();
+		job_id = wh_status_take_assignment(&next_job_id);
 		if (job_id != 0)
 		{
-			run_assigned(job_id);
+			run_assigned(job_id, next_job_id);
 			idle_since = GetCurrentTimestamp();
 			continue;
 		}
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-											   TimestampTzPlusMilliseconds(idle_since,
-																		   wh_worker_idle_timeout));
+		left = time_to_sleep(idle_since);
 		if (left <= 0 || !wh_enabled || wh_status_should_leave())
 		{
 			if (wh_status_retire())

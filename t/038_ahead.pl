@@ -1,0 +1,243 @@
+# While the indexes of a day are built the tenant is asked for the next one.  Rows that
+# were asked for before their turn never take the place of newer ones, and no
+# tenant is kept waiting with them for longer than that.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use Test::More;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use WhTest;
+
+my $production = new_tenant('production');
+$production->append_conf('postgresql.conf', 'log_connections = on');
+$production->reload;
+create_events($production, '2025-07-01', 60, 20);
+
+# One day can be made to fail.
+$production->safe_psql('postgres', q{
+	CREATE TABLE trouble (divisor integer);
+	INSERT INTO trouble VALUES (1);
+	GRANT SELECT ON trouble TO wh_reader});
+my $query = q{SELECT id, at, kind, amount * (1 / CASE WHEN date '{TARGET_DATE}' = '2025-07-23' THEN (SELECT divisor FROM trouble) ELSE 1 END),
+	payload FROM events WHERE at >= '{TARGET_DATE}'::date AND at < '{TARGET_DATE}'::date + 1};
+
+# Whoever builds an index over gate(n, …) waits while somebody holds lock n.
+my $node = new_warehouse(conf => { 'wh_worker.max_workers' => 1 });
+sql($node, q{CREATE FUNCTION public.gate(n integer, id integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_setting('gate.passes', true) IS DISTINCT FROM 'all' THEN
+			PERFORM pg_advisory_lock_shared(n);
+			PERFORM pg_advisory_unlock_shared(n);
+		END IF;
+		RETURN id;
+	END $$});
+my $indexes = join(';', map { "CREATE INDEX gate_${_}_{schema}_{view_name} ON {schema}.{view_name} (public.gate($_, id))" } 1, 2);
+add_events_template($node, 'events', query => $query, indexes => $indexes);
+add_tenant($node, 'shop', $production, templates => ['events'], start_date => '2025-09-01');
+sql($node, 'UPDATE _wh.schedules SET active = false');
+
+my $gates = $node->background_psql('postgres');
+
+sub gate
+{
+	my ($how, @gates) = @_;
+
+	$gates->query_safe("SELECT pg_advisory_$how($_)") foreach @gates;
+	return;
+}
+
+sub backfill
+{
+	my ($first, $last, $mode) = @_;
+
+	return sql($node, sprintf "SELECT _wh.enqueue_backfill('events', 'shop', '%s', '%s', mode => '%s', newest_first => false)",
+		$first, $last, $mode // 'missing');
+}
+
+sub ends
+{
+	my ($id, $state, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), $state, $name);
+}
+
+# What the tenant's session does, or did last, is for this day.
+sub tenant_is_at
+{
+	my ($what, $day, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_until($production,
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'wh_reader' AND query LIKE '$what%$day%' AND state <> 'idle'", $name);
+}
+
+sub tenant_is_left_alone
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_until($production,
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'wh_reader' AND state <> 'idle'", $name);
+}
+
+sub waits_at_gate
+{
+	my ($n, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_until($node, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $n AND NOT granted", $name);
+}
+
+# Stops the worker while it builds the last index of the first day, when it has
+# asked for the second.
+sub stop_between
+{
+	my ($first, $second) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	gate('lock', 1, 2);
+	my $id = backfill($first, $second);
+	waits_at_gate(1, "$first is being indexed");
+	tenant_is_at('%', $second, "the tenant was asked for $second, or what it will be like");
+	gate('unlock', 1);
+	waits_at_gate(2, 'at the next index');
+	tenant_is_at('COPY', $second, 'it is asked for its rows');
+	return $id;
+}
+
+sub content_is_right
+{
+	my ($first, $last, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return same_content($node, "SELECT id, at, kind, amount, payload FROM shop.events WHERE at >= '$first' AND at < date '$last' + 1",
+		$production, events_query($first, $last), $name);
+}
+
+sub connections
+{
+	return log_count($production, qr/connection authorized: user=wh_reader/);
+}
+
+# ---- what it is for ----------------------------------------------------
+
+my $id = stop_between('2025-07-01', '2025-07-02');
+gate('unlock', 2);
+ends($id, 'succeeded', 'both days come');
+content_is_right('2025-07-01', '2025-07-02', 'and are right');
+is(connections(), 1, 'over one connection');
+is(sql($node, "SELECT count(*) FROM _wh.day_loads b JOIN _wh.day_loads a ON a.target_date = '2025-07-01'
+	WHERE b.target_date = '2025-07-02' AND b.fetch_started_at < a.loaded_at"), 1,
+	'the ledger says when the second was asked for, not when its turn came');
+
+$id = backfill('2025-07-03', '2025-07-12');
+ends($id, 'succeeded', 'ten days come');
+content_is_right('2025-07-03', '2025-07-12', 'and are right');
+is(connections(), 1, 'over the same connection');
+
+$id = backfill('2025-07-01', '2025-07-12', 'all');
+ends($id, 'succeeded', 'they are loaded again');
+is(connections(), 1, 'which asks for nothing that could not be used');
+
+# ---- somebody else was there first -------------------------------------
+
+$id = stop_between('2025-07-13', '2025-07-14');
+change_events($production, '2025-07-14');
+is(sql($node, "SET gate.passes = 'all'; SELECT _wh.update_mv_by_template('events', 'shop', 'shop', '2025-07-14', false)"), 't',
+	'somebody loads the second day, newer than what was asked for');
+gate('unlock', 2);
+ends($id, 'succeeded', 'the backfill ends after him');
+content_is_right('2025-07-13', '2025-07-14', 'and has not put older rows in the place of newer ones');
+
+# ---- nobody is waited for meanwhile ------------------------------------
+
+$id = stop_between('2025-07-15', '2025-07-16');
+my $holder = $node->background_psql('postgres', on_error_stop => 1);
+$holder->query_safe('BEGIN');
+$holder->query_safe('LOCK TABLE _wh.day_loads IN SHARE MODE');
+gate('unlock', 2);
+tenant_is_left_alone('while the first day waits for a lock the tenant is left alone');
+is(sql($node, "SELECT count(*) FROM _wh.jobs WHERE state = 'running' AND target_date = '2025-07-15'"), 1, 'it does wait');
+$holder->query_safe('COMMIT');
+ends($id, 'succeeded', 'then both days come');
+content_is_right('2025-07-15', '2025-07-16', 'and are right');
+
+$id = stop_between('2025-07-17', '2025-07-18');
+gate('lock', 3);
+sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(1', 'gate(3')");
+my $other = $node->background_psql('postgres');
+$other->query_until(qr/^asked$/m, "\\echo asked\nSELECT _wh.update_mv_by_template('events', 'shop', 'shop', '2025-07-18', false);\n\\echo loaded\n");
+waits_at_gate(3, 'somebody loads the second day and does not get on');
+gate('unlock', 2);
+wait_until($node, "SELECT count(*) = 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+	WHERE l.locktype = 'advisory' AND NOT l.granted AND a.backend_type = 'wh_worker worker'", 'the worker waits for him');
+wait_until($production, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'wh_reader' AND query LIKE 'COPY%2025-07-18%' AND application_name LIKE 'wh_worker%'
+	AND state <> 'idle' AND pid <> (SELECT max(pid) FROM pg_stat_activity WHERE usename = 'wh_reader')", 'with nothing open at the tenant');
+gate('unlock', 3);
+$other->query_until(qr/^loaded$/m, "\\echo loaded\n");
+$other->quit;
+ends($id, 'succeeded', 'then the backfill ends');
+sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(3', 'gate(1')");
+content_is_right('2025-07-17', '2025-07-18', 'and both days are right');
+
+# ---- it is not wanted any more -----------------------------------------
+
+$id = stop_between('2025-07-19', '2025-07-20');
+sql($node, "SELECT _wh.cancel_job(job_id) FROM _wh.jobs WHERE state = 'queued' AND target_date = '2025-07-20'");
+gate('unlock', 2);
+tenant_is_left_alone('a day that was cancelled is given up');
+ends($id, 'cancelled', 'the backfill ends without it');
+is(sql($node, "SELECT count(*) FROM _wh.day_loads WHERE target_date = '2025-07-20'"), 0, 'it was not loaded');
+
+$id = stop_between('2025-07-20', '2025-07-21');
+sql($node, 'SELECT _wh.pause()');
+gate('unlock', 2);
+tenant_is_left_alone('so is one that has to wait, because all does');
+sql($node, 'SELECT _wh.resume()');
+ends($id, 'succeeded', 'it comes later');
+content_is_right('2025-07-20', '2025-07-21', 'and is right');
+
+# ---- it comes to nothing -----------------------------------------------
+
+$production->safe_psql('postgres', 'UPDATE trouble SET divisor = 0');
+$id = backfill('2025-07-22', '2025-07-24');
+ends($id, 'failed', 'one day of three fails at the tenant');
+is(sql($node, "SELECT string_agg(target_date || ' ' || state, ', ' ORDER BY target_date) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh'"),
+	'2025-07-22 succeeded, 2025-07-23 failed, 2025-07-24 succeeded', 'that one');
+like(sql($node, "SELECT last_error FROM _wh.jobs WHERE backfill_id = $id AND state = 'failed'"), qr/division by zero/, 'with its own error');
+content_is_right('2025-07-24', '2025-07-24', 'the one behind it is right');
+
+$id = stop_between('2025-07-25', '2025-07-26');
+$production->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'wh_reader'");
+gate('unlock', 2);
+ends($id, 'succeeded', 'a connection that is lost meanwhile is made again');
+content_is_right('2025-07-25', '2025-07-26', 'and both days are right');
+
+# ---- what is never asked for ahead -------------------------------------
+
+sub is_not_asked
+{
+	my ($first, $second, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	gate('lock', 2);
+	my $backfill = backfill($first, $second);
+	waits_at_gate(2, "$first is being indexed");
+	tenant_is_left_alone($name);
+	gate('unlock', 2);
+	ends($backfill, 'succeeded', 'both days come');
+	return content_is_right($first, $second, 'and are right');
+}
+
+sql($node, "UPDATE _wh.tenant_connections SET max_rows_per_second = 100000");
+is_not_asked('2025-07-27', '2025-07-28', 'of a tenant that has a limit no day is asked for ahead');
+sql($node, "UPDATE _wh.tenant_connections SET max_rows_per_second = NULL");
+sql($node, "UPDATE _wh.mv_templates SET change_probe = 'SELECT max(id) FROM events WHERE at::date = date ''{TARGET_DATE}'''");
+is_not_asked('2025-07-29', '2025-07-30', 'nor one that may prove to be unchanged');
+
+$gates->quit;
+$holder->quit;
+done_testing();
