@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Scratch clusters for the demo and the benchmarks.  Sourced by bash, never run.
 #
-# Everything lives in one directory under /tmp that only the server's owner can
+# Everything lives in one directory in TMPDIR or /tmp that only the server's owner can
 # enter, and is stopped and removed when the script that sourced this ends,
 # however it ends.  The servers are a private copy of the installed PostgreSQL
 # with this tree's wh_worker, so that nothing has to be installed and nothing
@@ -41,7 +41,7 @@ scratch_begin()
 {
 	[ "$(id -u)" -ne 0 ] || id -u postgres >/dev/null 2>&1 ||
 		fail "root needs a user \"postgres\" to run the servers as"
-	scratch=$(as_server mktemp -d "/tmp/wh_$1.XXXXXX")
+	scratch=$(as_server mktemp -d "${TMPDIR:-/tmp}/wh_$1.XXXXXX")
 	trap scratch_end EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
