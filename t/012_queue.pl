@@ -323,7 +323,10 @@ nothing_pending('everything ends with a single worker');
 like(order_of_start("job_id >= $today OR backfill_id = $backfill", 'priority::text'),
 	qr/^(40 25 40 25 40 25 40 25 40|25 40 25 40 25 40 25 40 40)$/, 'which alternates');
 
-# Round-robin over the tenants of a class, with the connection kept for a while.
+# Round-robin over the tenants of a class, with the connection kept for a while: for
+# eight jobs, and for a second if these are small.
+sql($node, "UPDATE _wh.mv_templates SET query_template = 'SELECT q.* FROM (' || query_template || ') AS q, pg_catalog.pg_sleep(0.13)'
+	WHERE template_name = 'plain'");
 sql($node, 'SELECT _wh.pause()');
 sql($node, "INSERT INTO _wh.jobs (kind, template_name, tenant_name, target_schema, target_date, priority, sequence_number)
 	SELECT 'refresh', 'plain', t, t, date '2025-01-01' + n, 30, n FROM generate_series(0, 19) AS n, unnest('{well,shaky}'::text[]) AS t");
