@@ -28,6 +28,7 @@
 #include "wh_worker.h"
 #include "error.h"
 #include "guc.h"
+#include "plain_text.h"
 #include "remote_private.h"
 
 /* The columns that a statement at the tenant gives. */
@@ -55,7 +56,7 @@ shape_of_result(const PGresult *result)
 	shape->typmods = palloc(shape->ncolumns * sizeof(int));
 	for (int i = 0; i < shape->ncolumns; i++)
 	{
-		shape->names[i] = wh_remote_one_line(PQfname(result, i));
+		shape->names[i] = wh_plain_text(PQfname(result, i));
 		shape->types[i] = PQftype(result, i);
 		shape->typmods[i] = PQfmod(result, i);
 	}
@@ -321,6 +322,7 @@ send_settings(WhRemote *remote)
 				   PQserverVersion(remote->conn) >= 90600 ?
 				   "SELECT pg_catalog.set_config('application_name', $1, true),"
 				   " pg_catalog.set_config('client_encoding', $2, true),"
+				   " pg_catalog.set_config('client_min_messages', 'error', true),"
 				   " pg_catalog.set_config('statement_timeout', $3, true),"
 				   " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true),"
 				   " pg_catalog.set_config('TimeZone', 'UTC', true),"
@@ -330,6 +332,7 @@ send_settings(WhRemote *remote)
 				   " pg_catalog.set_config('bytea_output', 'hex', true)" :
 				   "SELECT pg_catalog.set_config('application_name', $1, true),"
 				   " pg_catalog.set_config('client_encoding', $2, true),"
+				   " pg_catalog.set_config('client_min_messages', 'error', true),"
 				   " pg_catalog.set_config('statement_timeout', $3, true),"
 				   " pg_catalog.set_config('TimeZone', 'UTC', true),"
 				   " pg_catalog.set_config('DateStyle', 'ISO, MDY', true),"
@@ -423,6 +426,7 @@ static void
 open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
+	wh_remote_guard_begin(remote);
 	pipeline_begin(remote);
 	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
 	send_settings(remote);

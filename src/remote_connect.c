@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "plain_text.h"
 #include "remote_private.h"
 
 static const char *const safe_options[] = {
@@ -96,7 +97,7 @@ connection_message(const char *verbose, int *sqlstate)
 		}
 		verbose = *end ? end + 1 : end;
 	}
-	return wh_remote_one_line(text.data);
+	return wh_plain_text(text.data);
 }
 
 static void
@@ -175,15 +176,11 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errmsg("could not connect to tenant \"%s\": too many open files", remote->name),
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
+	wh_remote_guard_start(remote);
 	remote->conn = PQconnectStartParams(names, values, 0);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);
-}
-
-static void
-ignore_notice(void *arg, const PGresult *result)
-{
 }
 
 static void
@@ -194,7 +191,7 @@ finish_connecting(WhRemote *remote, int timeout)
 
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 		raise_connect_failure(remote);
-	(void) PQsetNoticeReceiver(remote->conn, ignore_notice, NULL);
+	wh_remote_guard_notices(remote);
 	while (status != PGRES_POLLING_OK)
 	{
 		uint32		wanted = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
@@ -219,6 +216,7 @@ finish_connecting(WhRemote *remote, int timeout)
 		wh_remote_check_latch(events);
 		if (events & wanted)
 			status = PQconnectPoll(remote->conn);
+		wh_remote_guard_memory(remote);
 	}
 }
 
@@ -311,7 +309,8 @@ wh_remote_is_idle(WhRemote *remote)
 		(void) PQisBusy(remote->conn);
 	}
 	return PQstatus(remote->conn) == CONNECTION_OK &&
-		PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+		PQtransactionStatus(remote->conn) == PQTRANS_IDLE &&
+		wh_remote_guard_is_modest(remote);
 }
 
 bool
