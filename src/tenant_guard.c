@@ -257,7 +257,7 @@ without_password(const TriggerData *trigger, HeapTuple row, const char *changed)
 	ereport(WARNING,
 			(errmsg("password of tenant \"%s\" is cleared", column_text(trigger, row, "tenant_name")),
 			 errdetail("It was given for another connection: %s changed.", changed),
-			 errhint("Set it again; the tenant is not reached without.")));
+			 errhint("Set it again, in a statement of its own if it is the same.")));
 	return heap_modify_tuple_by_cols(row, desc, 1, &number, &value, &isnull);
 }
 
