@@ -426,7 +426,7 @@ static void
 open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
-	wh_remote_guard_begin(remote);
+	wh_remote_limits_begin(remote);
 	pipeline_begin(remote);
 	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
 	send_settings(remote);

@@ -2,7 +2,8 @@
  * remote_connect.c: makes a connection to a tenant, and tells its state.
  *
  * Called by refresh.c, fetch_day and the checks through remote.h.  Here it is
- * decided which libpq parameters a tenant's options may set.
+ * decided which libpq parameters a tenant's options may set; remote_guard.c
+ * decides which connections may be made.
  *
  * libpq's look-up of a host name blocks; every other wait is on the latch,
  * obeys interrupts, and ends with connect_timeout, the tenant's own or the
@@ -29,6 +30,7 @@
 #include "error.h"
 #include "guc.h"
 #include "plain_text.h"
+#include "remote_guard.h"
 #include "remote_private.h"
 
 static const char *const safe_options[] = {
@@ -142,8 +144,8 @@ connect_timeout(const WhTenant *tenant)
 static void
 start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
-	const char **names = palloc0((tenant->noptions + 20) * sizeof(char *));
-	const char **values = palloc0((tenant->noptions + 20) * sizeof(char *));
+	const char **names = palloc0((tenant->noptions + 24) * sizeof(char *));
+	const char **values = palloc0((tenant->noptions + 24) * sizeof(char *));
 	int			n = 0;
 
 #define PARAMETER(name, value) (names[n] = (name), values[n++] = (value))
@@ -151,10 +153,13 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("keepalives_interval", "10");
 	PARAMETER("keepalives_count", "3");
 	PARAMETER("tcp_user_timeout", psprintf("%d", wh_fetch_idle_timeout));
+	/* no file, and not the certificate in the home of the server's user either */
+	PARAMETER("sslcert", "/dev/null/none");
 	/* a later one wins, so options may change those above, not those below */
 	for (int i = 0; i < tenant->noptions; i++)
 	{
-		if (wh_remote_option_is_safe(tenant->option_names[i]))
+		if (wh_remote_option_is_safe(tenant->option_names[i]) ||
+			wh_remote_option_is_file(tenant->option_names[i]))
 			PARAMETER(tenant->option_names[i], tenant->option_values[i]);
 	}
 	PARAMETER("host", tenant->host);
@@ -176,8 +181,8 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errmsg("could not connect to tenant \"%s\": too many open files", remote->name),
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
-	wh_remote_guard_start(remote);
-	remote->conn = PQconnectStartParams(names, values, 0);
+	wh_remote_limits_start(remote);
+	remote->conn = wh_guard_connect_start(names, values);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);
@@ -191,7 +196,7 @@ finish_connecting(WhRemote *remote, int timeout)
 
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 		raise_connect_failure(remote);
-	wh_remote_guard_notices(remote);
+	wh_remote_limits_notices(remote);
 	while (status != PGRES_POLLING_OK)
 	{
 		uint32		wanted = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
@@ -215,8 +220,8 @@ finish_connecting(WhRemote *remote, int timeout)
 								   PQsocket(remote->conn), left, PG_WAIT_EXTENSION);
 		wh_remote_check_latch(events);
 		if (events & wanted)
-			status = PQconnectPoll(remote->conn);
-		wh_remote_guard_memory(remote);
+			status = wh_guard_connect_poll(remote->conn);
+		wh_remote_limits_memory(remote);
 	}
 }
 
@@ -273,12 +278,15 @@ wh_remote_option_is_safe(const char *name)
 WhRemote *
 wh_remote_connect(const WhTenant *tenant, const char *application_name)
 {
-	WhRemote   *remote = make_remote(tenant, application_name);
+	WhRemote   *remote;
 
+	wh_guard_before(tenant);
+	remote = make_remote(tenant, application_name);
 	PG_TRY();
 	{
 		start_connecting(remote, tenant);
 		finish_connecting(remote, connect_timeout(tenant));
+		wh_guard_after(tenant, remote->conn);
 		make_ready(remote);
 	}
 	PG_CATCH();
@@ -310,7 +318,7 @@ wh_remote_is_idle(WhRemote *remote)
 	}
 	return PQstatus(remote->conn) == CONNECTION_OK &&
 		PQtransactionStatus(remote->conn) == PQTRANS_IDLE &&
-		wh_remote_guard_is_modest(remote);
+		wh_remote_limits_kept(remote);
 }
 
 bool

@@ -1,145 +1,151 @@
 /*
- * remote_guard.c: how much a tenant may make us hold, and how much it may say
- * that nobody asked for.
+ * remote_guard.c: a connection goes where its tenant's row says, with what
+ * that row holds, and with nothing else that the server could lend it.
  *
- * Exists because libpq takes whatever comes: it makes room for a message of
- * two gigabytes as soon as one is announced, keeps each row of an answer, each
- * notification and each parameter it is told of.  Called between the reads of
- * remote_connect.c and remote_wait.c.
+ * The server's operating system user may reach much that a person who writes
+ * rows may not: the server itself by peer or trust, other servers by a
+ * password file, a service file or a certificate in its home.  So a tenant has
+ * to ask for the password, and that password has to be the row's; libpq sees
+ * no variable of the environment; and files come in only by the columns that
+ * tenant_guard.c leaves to superusers.  Called by remote_connect.c and, for
+ * what can be told from the row alone, by tenant_guard.c.
  *
- * libpq tells nobody what it holds, so it is what malloc() has given away less
- * what our own memory contexts have of it.  Where the C library does not say
- * that, only the limits of fetch_day.c hold.
- *
- * Takes no locks.
+ * No password may get into a message.  Takes no locks.
  */
 #include "postgres.h"
 
-#ifdef __GLIBC__
-#if __GLIBC_PREREQ(2, 33)
-#define HAS_MALLINFO2
-#include <malloc.h>
-#endif
-#endif
+#include <unistd.h>
 
-#include "utils/memutils.h"
-
-#include "wh_worker.h"
 #include "error.h"
-#include "guc.h"
-#include "remote_private.h"
+#include "remote_guard.h"
 
-/* Bytes that a connection may take whatever its rows are. */
-#define ALLOWED_BYTES ((int64) 64 * 1024 * 1024)
+extern char **environ;
 
-/* libpq's buffer doubles until a row fits, and a row is copied out of it. */
-#define COPIES_OF_A_ROW 3
+const char *const wh_remote_file_options[] = {"sslcert", "sslcrl", "sslcrldir", "sslkey", NULL};
 
-/* Looking is not free, and a read brings little. */
-#define READS_PER_LOOK 16
-
-/* A tenant is told to send no notices; some come while it connects. */
-#define ALLOWED_UNASKED 1000
-
-/* What libpq and other libraries have of the process's memory. */
-static int64
-foreign_memory(void)
+/* As libpq tells a socket directory, or an abstract socket, from a host. */
+static bool
+is_socket(const char *entry)
 {
-#ifdef HAS_MALLINFO2
-	struct mallinfo2 info = mallinfo2();
-
-	return (int64) (info.uordblks + info.hblkhd) -
-		(int64) MemoryContextMemAllocated(TopMemoryContext, true);
-#else
-	return 0;
-#endif
+	return entry[0] == '/' || entry[0] == '@';
 }
 
-static int64
-allowed_memory(void)
+bool
+wh_remote_option_is_file(const char *name)
 {
-	return ALLOWED_BYTES + COPIES_OF_A_ROW * (int64) wh_max_row_size * 1024;
-}
-
-static void
-count_notice(void *arg, const PGresult *result)
-{
-	((WhRemote *) arg)->unasked++;
-}
-
-/* Notifications that are not taken out are kept by libpq. */
-static void
-drop_notifications(WhRemote *remote)
-{
-	PGnotify   *notification;
-
-	while ((notification = PQnotifies(remote->conn)) != NULL)
+	for (const char *const *option = wh_remote_file_options; *option != NULL; option++)
 	{
-		PQfreemem(notification);
-		remote->unasked++;
+		if (strcmp(name, *option) == 0)
+			return true;
 	}
+	return false;
 }
 
-/* Before there is a connection: what it takes is counted from here. */
-void
-wh_remote_guard_start(WhRemote *remote)
+/* libpq 16 and later take the word for the operating system's authorities. */
+bool
+wh_remote_is_root_file(const char *sslrootcert)
 {
-	remote->memory_before = foreign_memory();
+	return sslrootcert != NULL &&
+		!(strcmp(sslrootcert, "system") == 0 && PQlibVersion() >= 160000);
 }
 
-/* From now on it is seen what the tenant says unasked. */
-void
-wh_remote_guard_notices(WhRemote *remote)
+/* A host may be a list, of which libpq takes the first that answers. */
+bool
+wh_remote_host_is_local(const char *host)
 {
-	(void) PQsetNoticeReceiver(remote->conn, count_notice, remote);
+	if (!is_socket(host))
+		return false;
+	for (const char *comma = strchr(host, ','); comma != NULL; comma = strchr(comma + 1, ','))
+	{
+		if (!is_socket(comma + 1))
+			return false;
+	}
+	return true;
+}
+
+bool
+wh_remote_sslmode_encrypts(const char *sslmode)
+{
+	return strcmp(sslmode, "require") == 0 ||
+		strcmp(sslmode, "verify-ca") == 0 ||
+		strcmp(sslmode, "verify-full") == 0;
 }
 
 void
-wh_remote_guard_memory(WhRemote *remote)
+wh_guard_before(const WhTenant *tenant)
 {
-	if (foreign_memory() - remote->memory_before <= allowed_memory())
+	if (tenant->password_required && (tenant->password == NULL || tenant->password[0] == '\0'))
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("could not connect to tenant \"%s\": it has no password", tenant->name),
+				 errhint("Set password in _wh.tenant_connections; it is cleared when the connection is changed to go elsewhere.")));
+	if (tenant->tls_required && !wh_remote_host_is_local(tenant->host) &&
+		!wh_remote_sslmode_encrypts(tenant->sslmode))
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("could not connect to tenant \"%s\": sslmode \"%s\" does not protect the connection",
+						tenant->name, tenant->sslmode)));
+}
+
+void
+wh_guard_after(const WhTenant *tenant, PGconn *conn)
+{
+	if (!tenant->password_required || PQconnectionUsedPassword(conn))
 		return;
 	wh_error_mark_remote();
 	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("tenant \"%s\" sends more than can be held", remote->name),
-			 errdetail("One row or one answer took more than %lld MB.",
-					   (long long) (allowed_memory() / (1024 * 1024))),
-			 errhint("wh_worker.max_row_size sets how large a row may be.")));
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+			 errmsg("could not connect to tenant \"%s\": it did not ask for a password", tenant->name),
+			 errdetail("Whoever is let in by trust, peer or a certificate may be somebody whom only the server's operating system user may be."),
+			 errhint("Let the tenant's pg_hba.conf ask for a password (scram-sha-256), or have a superuser set password_required to false for this tenant.")));
 }
 
-/* Between two reads of an answer. */
-void
-wh_remote_guard(WhRemote *remote)
+/*
+ * The environment without what libpq looks at: all its variables, of today and
+ * of later versions, begin with PG.  Those of the resolver and of OpenSSL stay.
+ */
+static char **
+environment_for_libpq(void)
 {
-	drop_notifications(remote);
-	if (remote->unasked > ALLOWED_UNASKED)
+	char	  **kept;
+	int			n = 0;
+
+	while (environ[n] != NULL)
+		n++;
+	kept = palloc((n + 1) * sizeof(char *));
+	n = 0;
+	for (char **variable = environ; *variable != NULL; variable++)
 	{
-		wh_error_mark_remote();
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("tenant \"%s\" sends notices and notifications without end", remote->name),
-				 errdetail("More than %d came in one transaction.", ALLOWED_UNASKED)));
+		if (strncmp(*variable, "PG", 2) != 0)
+			kept[n++] = *variable;
 	}
-	if (++remote->reads_not_looked_at >= READS_PER_LOOK)
-	{
-		remote->reads_not_looked_at = 0;
-		wh_remote_guard_memory(remote);
-	}
+	kept[n] = NULL;
+	return kept;
 }
 
-/* A transaction begins: what was said before it is forgiven, what is held is not. */
-void
-wh_remote_guard_begin(WhRemote *remote)
+/* libpq does not raise, so the environment is always back before others look. */
+PGconn *
+wh_guard_connect_start(const char *const *names, const char *const *values)
 {
-	remote->unasked = 0;
+	char	  **whole = environ;
+	PGconn	   *conn;
+
+	environ = environment_for_libpq();
+	conn = PQconnectStartParams(names, values, 0);
+	pfree(environ);
+	environ = whole;
+	return conn;
 }
 
-/* Whether a kept connection has grown so much that a new one is better. */
-bool
-wh_remote_guard_is_modest(WhRemote *remote)
+PostgresPollingStatusType
+wh_guard_connect_poll(PGconn *conn)
 {
-	drop_notifications(remote);
-	return remote->unasked <= ALLOWED_UNASKED &&
-		foreign_memory() - remote->memory_before <= allowed_memory() / 2;
+	char	  **whole = environ;
+	PostgresPollingStatusType status;
+
+	environ = environment_for_libpq();
+	status = PQconnectPoll(conn);
+	pfree(environ);
+	environ = whole;
+	return status;
 }

@@ -29,7 +29,7 @@ struct WhRemote
 	bool		ending;			/* COMMIT was sent, its answer is not read yet */
 	char	   *fitting_columns;	/* what was declared when a description was last checked, */
 	char	   *fitting_shape;	/* and what it was; or NULL */
-	int64		memory_before;	/* remote_guard.c */
+	int64		memory_before;	/* remote_limits.c */
 	int			reads_not_looked_at;
 	int			unasked;		/* notices and notifications of this transaction */
 	char	   *name;
@@ -38,13 +38,13 @@ struct WhRemote
 	char		application_name[NAMEDATALEN];
 };
 
-/* remote_guard.c: raises when the tenant makes us hold, or says, too much */
-extern void wh_remote_guard_start(WhRemote *remote);
-extern void wh_remote_guard_notices(WhRemote *remote);
-extern void wh_remote_guard_memory(WhRemote *remote);
-extern void wh_remote_guard_begin(WhRemote *remote);
-extern void wh_remote_guard(WhRemote *remote);
-extern bool wh_remote_guard_is_modest(WhRemote *remote);
+/* remote_limits.c: raises when the tenant makes us hold, or says, too much */
+extern void wh_remote_limits_start(WhRemote *remote);
+extern void wh_remote_limits_notices(WhRemote *remote);
+extern void wh_remote_limits_memory(WhRemote *remote);
+extern void wh_remote_limits_begin(WhRemote *remote);
+extern void wh_remote_limits_check(WhRemote *remote);
+extern bool wh_remote_limits_kept(WhRemote *remote);
 
 /* remote_wait.c: text of ours, palloc'd */
 extern char *wh_remote_duration_text(int ms);

@@ -181,7 +181,7 @@ wh_remote_read_more(WhRemote *remote)
 	wait_for_socket(remote, WL_SOCKET_READABLE);
 	/* a lost connection also shows in the result, with what the server said */
 	(void) PQconsumeInput(remote->conn);
-	wh_remote_guard(remote);
+	wh_remote_limits_check(remote);
 }
 
 void
@@ -193,7 +193,7 @@ wh_remote_flush(WhRemote *remote)
 	{
 		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
 		(void) PQconsumeInput(remote->conn);
-		wh_remote_guard(remote);
+		wh_remote_limits_check(remote);
 	}
 	if (state < 0)
 		wh_remote_raise_lost(remote);
@@ -232,7 +232,7 @@ wh_remote_has_ended(WhRemote *remote)
 		if (PQisBusy(remote->conn) && PQstatus(remote->conn) != CONNECTION_BAD)
 		{
 			if (!wait_for_socket_until(remote, WL_SOCKET_READABLE, left) ||
-				!wh_remote_guard_is_modest(remote))
+				!wh_remote_limits_kept(remote))
 				return false;
 			(void) PQconsumeInput(remote->conn);
 			continue;
