@@ -7,10 +7,9 @@
  *   ...        a type for each column
  *   the rest   the stream; a binary one gets its header unless byte 0 has bit 2
  *
- * Messages are copies with nothing behind them, and what the decoder allocates
- * for values comes from malloc() (see fuzz/run), so that the address
- * sanitizer sees each byte out of place. Values are written as text, as a
- * query would. However the stream is split, the rows have to be the same.
+ * Messages, and what the decoder allocates for values (see fuzz/run), lie in
+ * guarded memory. Values are written as text, as a query would. However the
+ * stream is split, the rows have to be the same.
  */
 #include "postgres.h"
 
@@ -43,7 +42,7 @@ static const FuzzType fuzz_types[] = {
 	{INT4ARRAYOID, -1}, {TEXTARRAYOID, -1}, {JSONBOID, -1}, {JSONOID, -1}, {INETOID, -1},
 	{INTERVALOID, -1}, {BITOID, 7}, {VARBITOID, -1}, {POINTOID, -1}, {INT4RANGEOID, -1},
 	{TSVECTOROID, -1}, {TIMETZOID, -1}, {NAMEOID, -1}, {CHAROID, -1}, {NUMRANGEOID, -1},
-	{NUMMULTIRANGEOID, -1}, {PATHOID, -1}, {TSQUERYOID, -1}
+	{NUMMULTIRANGEOID, -1}, {PATHOID, -1}
 };
 
 /* What a stream gave. */
@@ -54,42 +53,15 @@ typedef struct Outcome
 	int			sqlerrcode;		/* 0: none */
 } Outcome;
 
-/* ---- memory of values: each its own, so that its end is known ---- */
-
-typedef struct Block
-{
-	struct Block *next;
-	char		bytes[FLEXIBLE_ARRAY_MEMBER];
-} Block;
-
-static Block *blocks = NULL;
-
 /* decode*.c are compiled to call this one. */
 extern void *wh_fuzz_palloc(Size size);
 
 void *
 wh_fuzz_palloc(Size size)
 {
-	Block	   *block;
-
 	if (!AllocSizeIsValid(size))
 		elog(ERROR, "invalid memory alloc request size %zu", size);	/* cannot happen */
-	block = malloc(offsetof(Block, bytes) + size);
-	block->next = blocks;
-	blocks = block;
-	return block->bytes;
-}
-
-static void
-free_blocks(void)
-{
-	while (blocks != NULL)
-	{
-		Block	   *next = blocks->next;
-
-		free(blocks);
-		blocks = next;
-	}
+	return wh_fuzz_guarded(size);
 }
 
 /* ---- one stream ---- */
@@ -147,7 +119,7 @@ decode_message(WhDecoder *decoder, TupleDesc columns, MemoryContext row_context,
 
 static void
 decode_stream(TupleDesc columns, bool binary, const uint8 *data, size_t size, size_t step,
-			  char *volatile *message, Outcome *outcome)
+			  Outcome *outcome)
 {
 	WhDecoder  *decoder = wh_decoder_create(columns, binary);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "row", ALLOCSET_DEFAULT_SIZES);
@@ -156,11 +128,11 @@ decode_stream(TupleDesc columns, bool binary, const uint8 *data, size_t size, si
 	{
 		size_t		length = Min(step, size - at);
 
-		*message = wh_fuzz_copy(data + at, length);
-		wh_decoder_feed(decoder, *message, length);
+		char	   *message = wh_fuzz_copy(data + at, length);
+
+		wh_decoder_feed(decoder, message, length);
 		decode_message(decoder, columns, row_context, outcome);
-		free(*message);
-		*message = NULL;
+		wh_fuzz_free(message);
 	}
 	wh_decoder_finish(decoder);
 }
@@ -169,13 +141,12 @@ static Outcome
 outcome_of(TupleDesc columns, bool binary, const uint8 *data, size_t size, size_t step)
 {
 	volatile Outcome outcome = {0};
-	char	   *volatile message = NULL;
 	MemoryContext old = CurrentMemoryContext;
 	ErrorContextCallback *callbacks = error_context_stack;
 
 	PG_TRY();
 	{
-		decode_stream(columns, binary, data, size, step, &message, (Outcome *) &outcome);
+		decode_stream(columns, binary, data, size, step, (Outcome *) &outcome);
 	}
 	PG_CATCH();
 	{
@@ -185,8 +156,7 @@ outcome_of(TupleDesc columns, bool binary, const uint8 *data, size_t size, size_
 	}
 	PG_END_TRY();
 	error_context_stack = callbacks;
-	free(message);
-	free_blocks();
+	wh_fuzz_free_all();
 	return outcome;
 }
 

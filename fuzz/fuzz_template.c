@@ -23,7 +23,7 @@
 static char *
 text_of(const uint8 *data, size_t size)
 {
-	char	   *text = palloc(size + 1);
+	char	   *text = wh_fuzz_guarded(size + 1);
 
 	memcpy(text, data, size);
 	text[size] = '\0';

@@ -92,7 +92,11 @@ is_registry_type(Oid type)
 	}
 }
 
-/* Does the binary form mean the same there and here? */
+/*
+ * Does the binary form mean the same there and here, and does reading it take
+ * no more memory than it has?  That of a tsquery takes and clears a gigabyte if
+ * its first bytes say so.
+ */
 static bool
 is_binary_safe(Oid type)
 {
@@ -103,7 +107,7 @@ is_binary_safe(Oid type)
 
 	if (OidIsValid(element))
 		return is_built_in(type) && is_binary_safe(element);
-	if (!is_built_in(type) || is_registry_type(type))
+	if (!is_built_in(type) || is_registry_type(type) || type == TSQUERYOID)
 		return false;
 	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	if (!HeapTupleIsValid(tuple))

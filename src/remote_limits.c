@@ -35,24 +35,39 @@
 /* libpq's buffer doubles until a row fits, and a row is copied out of it. */
 #define COPIES_OF_A_ROW 3
 
-/* Looking is not free, and a read brings little. */
-#define READS_PER_LOOK 16
+/* Looking is not free, and a read brings little: at most what the kernel has. */
+#define READS_PER_LOOK 4
 
 /* A tenant is told to send no notices; some come while it connects. */
 #define ALLOWED_UNASKED 1000
 
-/* What libpq and other libraries have of the process's memory. */
+/* What malloc() has given away to whomever. */
 static int64
-foreign_memory(void)
+allocated_memory(void)
 {
 #ifdef HAS_MALLINFO2
 	struct mallinfo2 info = mallinfo2();
 
-	return (int64) (info.uordblks + info.hblkhd) -
-		(int64) MemoryContextMemAllocated(TopMemoryContext, true);
+	return info.uordblks + info.hblkhd;
 #else
 	return 0;
 #endif
+}
+
+/* Of which this is PostgreSQL's own. */
+static int64
+context_memory(void)
+{
+	return MemoryContextMemAllocated(TopMemoryContext, true);
+}
+
+/* Whether the connection has taken more; our own part is asked for only if it matters. */
+static bool
+has_taken(const WhRemote *remote, int64 bytes)
+{
+	int64		more = allocated_memory() - remote->memory_before;
+
+	return more > bytes && more - context_memory() > bytes;
 }
 
 static int64
@@ -84,7 +99,7 @@ drop_notifications(WhRemote *remote)
 void
 wh_remote_limits_start(WhRemote *remote)
 {
-	remote->memory_before = foreign_memory();
+	remote->memory_before = allocated_memory() - context_memory();
 }
 
 /* From now on it is seen what the tenant says unasked. */
@@ -97,7 +112,7 @@ wh_remote_limits_notices(WhRemote *remote)
 void
 wh_remote_limits_memory(WhRemote *remote)
 {
-	if (foreign_memory() - remote->memory_before <= allowed_memory())
+	if (!has_taken(remote, allowed_memory()))
 		return;
 	wh_error_mark_remote();
 	ereport(ERROR,
@@ -141,5 +156,5 @@ wh_remote_limits_kept(WhRemote *remote)
 {
 	drop_notifications(remote);
 	return remote->unasked <= ALLOWED_UNASKED &&
-		foreign_memory() - remote->memory_before <= allowed_memory() / 2;
+		!has_taken(remote, allowed_memory() / 2);
 }

@@ -139,6 +139,20 @@ sub rows_of
 	  (map { message('D', fields(@$_)) } @rows), complete("SELECT $count");
 }
 
+# As many rows of a kilobyte, made while they are sent.
+sub many_rows
+{
+	my ($session, $count) = @_;
+	my $note = 'x' x 1000;
+	my $copying = $session->{copying};
+	my @rows = {
+		each => sub { $copying ? data(copy_row($session, $_[0], $note)) : message('D', fields($_[0], $note)) },
+		times => $count };
+
+	return (copy_start($session), @rows, copy_end($session, $count)) if $copying;
+	return (description([ 'id', INT4 ], [ 'note', TEXT ]), @rows, complete("SELECT $count"));
+}
+
 # ---- behaviours --------------------------------------------------------
 
 # At the point in the conversation (see answer()) what is sent instead of what
@@ -167,6 +181,7 @@ my %behaviour = (
 	negative_field => { rows => sub { copy_of($_[0], 1, pack('nN', 2, 0xFFFFFFFE)) } },
 	field_of_2_gb => { rows => sub { copy_start($_[0]) . data(pack('nN', 2, 0x7FFFFFFF)), flood(data('x' x 65536)) } },
 	message_of_2_gb => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 0x7FFFFFFF), flood('x' x 65536) } },
+	message_of_900_mb => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 900_000_000), flood('x' x 65536) } },
 	message_of_no_length => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 0) } },
 	wrong_value => { rows => sub { copy_of($_[0], 1, fields('12', 'x')) } },
 	wrong_encoding => { rows => sub { copy_of($_[0], 1, fields(pack('N', 1), "\xC3\x28")) } },
@@ -182,7 +197,7 @@ my %behaviour = (
 	no_protocol => { rows => sub { "HTTP/1.1 400 Bad Request\r\n\r\n" } },
 
 	# too much
-	many_rows => { rows => sub { rows_of($_[0], 16_000, map { [ $_, 'x' x 1000 ] } 1 .. 16_000) } },
+	many_rows => { rows => sub { many_rows($_[0], 16_000) } },
 	endless_rows => { rows => sub { copy_start($_[0]), flood(data(copy_row($_[0], 1, 'x' x 1000)) x 64) } },
 	endless_row => { rows => sub { copy_start($_[0]) . data(pack('nN', 2, 4)), flood(data('x' x 8192)) } },
 	large_row => { rows => sub { rows_of($_[0], 1, [ 1, 'x' x 4_000_000 ]) } },
@@ -190,9 +205,10 @@ my %behaviour = (
 	endless_notices => { rows => sub { copy_start($_[0]), flood(notice('y' x 100) x 64) } },
 	many_notifications => { rows => sub { message('A', pack('N', 1) . "channel\0payload\0") x 5000 . honest_rows($_[0]) } },
 	endless_notifications => { begin => sub { flood(message('A', pack('N', 1) . "channel\0payload\0") x 64) } },
-	many_parameters => { rows => sub { join('', map { parameter("p$_", 'v' x 25_000) } 1 .. 4000) . honest_rows($_[0]) } },
+	many_parameters => { rows => sub { { each => sub { parameter("p$_[0]", 'v' x 25_000) }, times => 4000 }, honest_rows($_[0]) } },
 	endless_parameters => { startup => sub { message('R', pack('N', 0)), flood(parameter('p' . int(rand 1e9), 'v' x 25_000)) } },
-	endless_answer => { settings => sub { flood(message('D', fields('x' x 1000)) x 64) } },
+	endless_answer => { settings => sub { flood(message('D', fields(map { 'x' x 100 } 1 .. $_[0]{settings})) x 64) } },
+	endless_nonsense => { settings => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_probe => { probe => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_ends => { commit => sub { flood(complete('COMMIT') x 64) } },
 	ends_of_cancelled => { rows => sub { complete('SELECT 1'), flood(complete('SELECT 1') x 64) } },
@@ -203,7 +219,7 @@ my %behaviour = (
 		rows => sub {
 			report('E', S => 'ERROR', C => '22012',
 				M => "broken\n2025-08-01 00:00:00 UTC LOG:  forged line\e[2J\e]0;title\a \xC2\x9B31m \xE2\x80\xAEdesrever",
-				D => "detail\nFATAL:  forged detail\e[31m", H => "hint\r\e[1A", W => "context\nPANIC:  forged context");
+				D => "detail\nFATAL:  forged detail\e[31m", H => "hint\r\e[1A", W => "context\nFATAL:  forged context");
 		} },
 	forged_notice => { rows => sub { notice("quiet\n2025-08-01 00:00:00 UTC FATAL:  forged notice\e[2J") . honest_rows($_[0]) } },
 	huge_message => { rows => sub { report('E', S => 'ERROR', C => '22012', map { $_ => $_ x 3_000_000 } qw(M D H W)) } },
@@ -232,7 +248,8 @@ sub hostile_behaviours
 	return sort keys %behaviour;
 }
 
-# Marks what is repeated until the client goes away.
+# Marks what is repeated until the client goes away. With "each" and "times" it
+# is made when it is sent.
 sub flood
 {
 	return { again => $_[0], every => 0 };
@@ -255,8 +272,8 @@ sub answer
 	foreach my $part (@parts)
 	{
 		return be_silent($session) unless defined $part;
-		return repeat($session, $part) if ref $part;
-		put($session, $part);
+		return repeat($session, $part) if ref $part && $part->{again};
+		put($session, ref $part ? $part->{each}->($_) : $part) foreach 1 .. (ref $part ? $part->{times} : 1);
 	}
 	return;
 }
