@@ -10,6 +10,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Socket qw(SOMAXCONN);
@@ -245,7 +246,9 @@ my %behaviour = (
 
 sub hostile_behaviours
 {
-	return sort keys %behaviour;
+	my @names = sort keys %behaviour;
+
+	return @names;
 }
 
 # Marks what is repeated until the client goes away. With "each" and "times" it
@@ -293,15 +296,19 @@ sub put
 	return;
 }
 
-# Until the client leaves; what it says meanwhile is not read.
+# Until the client leaves. What it says meanwhile is not answered; in a trickle
+# it is waited for, for a part of a second.
 sub repeat
 {
 	my ($session, $part) = @_;
+	my $socket = IO::Select->new($session->{socket});
 
 	while (1)
 	{
 		put($session, $part->{again});
-		select undef, undef, undef, $part->{every} if $part->{every};
+		next unless $part->{every};
+		next unless $socket->can_read($part->{every});
+		sysread $session->{socket}, my $ignored, 65536 or POSIX::_exit(0);
 	}
 	return;
 }
