@@ -1,6 +1,6 @@
 # wh_worker: built by PGXS. `make`, `make install` and `make installcheck` are
 # what PGXS makes of them; PG_CONFIG=... chooses the server. The targets at the
-# end (test, lint, demo, bench) bring their own packages, so this file must also
+# end (test, lint, demo, fuzz, bench) bring their own packages, so this file must also
 # be readable on a machine that has no pg_config yet.
 
 EXTENSION = wh_worker
@@ -41,7 +41,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test lint demo bench drop-test-databases
+.PHONY: all test lint demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -82,6 +82,11 @@ lint:
 demo:
 	ci/install-packages demo
 	demo/run
+
+# Three targets, SECONDS of time each: make fuzz SECONDS=600.
+fuzz:
+	ci/install-packages fuzz
+	fuzz/run -s $(if $(SECONDS),$(SECONDS),60)
 
 ifneq (,$(wildcard bench/run))
 bench:

@@ -520,6 +520,12 @@ wh_decoder_feed(WhDecoder *decoder, const char *data, int len)
 	}
 }
 
+int
+wh_decoder_waiting(const WhDecoder *decoder)
+{
+	return decoder->length;
+}
+
 bool
 wh_decoder_next(WhDecoder *decoder, Datum *values, bool *isnull)
 {

@@ -15,6 +15,9 @@ extern WhDecoder *wh_decoder_create(TupleDesc columns, bool binary);
 /* Hands over one message; the bytes must stay valid until it is used up. */
 extern void wh_decoder_feed(WhDecoder *decoder, const char *data, int len);
 
+/* Bytes that were fed and wait for the rest of their row. */
+extern int	wh_decoder_waiting(const WhDecoder *decoder);
+
 /*
  * The next complete row of what was fed: true and values/isnull (allocated in
  * the current context), or false when more bytes are needed.

@@ -11,9 +11,8 @@
  */
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
-
 #include "error.h"
+#include "plain_text.h"
 #include "wh_worker.h"
 
 /* Whether the error that is on its way is a tenant's. */
@@ -97,32 +96,15 @@ is_statement_timeout(const ErrorData *edata)
 		strcmp(edata->message_id, "canceling statement due to statement timeout") == 0;
 }
 
-static void
-append_on_one_line(StringInfo line, const char *text)
-{
-	for (const char *p = text; *p != '\0'; p++)
-	{
-		bool		is_break = *p == '\n' || *p == '\r' || *p == '\t';
-
-		appendStringInfoChar(line, is_break ? ' ' : *p);
-	}
-	while (line->len > 0 && line->data[line->len - 1] == ' ')
-		line->data[--line->len] = '\0';
-}
-
+/* It may quote a value or say what a tenant said, as long as that is. */
 static char *
 one_line_message(const ErrorData *edata)
 {
-	StringInfoData line;
+	char	   *message = wh_plain_text(edata->message ? edata->message : "missing error text");
 
-	initStringInfo(&line);
-	append_on_one_line(&line, edata->message ? edata->message : "missing error text");
-	if (edata->detail != NULL && edata->detail[0] != '\0')
-	{
-		appendStringInfoString(&line, ": ");
-		append_on_one_line(&line, edata->detail);
-	}
-	return line.data;
+	if (edata->detail == NULL || edata->detail[0] == '\0')
+		return message;
+	return psprintf("%s: %s", message, wh_plain_text(edata->detail));
 }
 
 WhFailure *

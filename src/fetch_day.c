@@ -28,6 +28,7 @@
 
 #include "decode.h"
 #include "fetch_day.h"
+#include "guc.h"
 #include "refresh.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -210,6 +211,25 @@ end_of_rows(WhDayStream *stream)
 		wh_rate_end(stream->rate, stream->rows, stream->bytes);
 }
 
+static void
+raise_too_large(const char *what, int limit, const char *setting)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the tenant sends %s of more than %d kB", what, limit),
+			 errhint("%s sets how much is taken.", setting)));
+}
+
+/* A row may be split over messages; the memory for it is taken as they come. */
+static void
+check_sizes(const WhDayStream *stream, int len)
+{
+	if ((int64) wh_decoder_waiting(stream->decoder) + len > (int64) wh_max_row_size * 1024)
+		raise_too_large("a row", wh_max_row_size, "wh_worker.max_row_size");
+	if (wh_max_day_size > 0 && stream->bytes > (int64) wh_max_day_size * 1024)
+		raise_too_large("a day", wh_max_day_size, "wh_worker.max_day_size");
+}
+
 /* Hands the next message to the decoder; false after the last. */
 static bool
 receive_message(WhDayStream *stream)
@@ -226,6 +246,7 @@ receive_message(WhDayStream *stream)
 		return false;
 	}
 	stream->bytes += len;
+	check_sizes(stream, len);
 	show_progress(stream);
 	wh_decoder_feed(stream->decoder, data, len);
 	return true;

@@ -28,6 +28,8 @@ int			wh_retry_delay_max = 15 * 60 * 1000;
 int			wh_connect_timeout = 10 * 1000;
 int			wh_fetch_idle_timeout = 5 * 60 * 1000;
 int			wh_job_timeout = 2 * 60 * 60 * 1000;
+int			wh_max_row_size = 128 * 1024;
+int			wh_max_day_size = 10 * 1024 * 1024;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
@@ -137,6 +139,14 @@ define_duration(const char *name, const char *description, int *variable,
 }
 
 static void
+define_size(const char *name, const char *description, const char *detail, int *variable,
+			int boot_kb, int min_kb, int max_kb)
+{
+	DefineCustomIntVariable(name, description, detail, variable, boot_kb, min_kb,
+							max_kb, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+}
+
+static void
 define_schedule_settings(void)
 {
 	DefineCustomStringVariable("wh_worker.timezone",
@@ -205,6 +215,14 @@ define_job_settings(void)
 	define_duration("wh_worker.job_timeout",
 					"Time for one attempt of a job, all of it.",
 					&wh_job_timeout, 2 * 60 * 60 * 1000, 1);
+	define_size("wh_worker.max_row_size",
+				"Largest row that is taken from a tenant.",
+				"A worker may need four times as much memory for one.",
+				&wh_max_row_size, 128 * 1024, 64, 1024 * 1024);
+	define_size("wh_worker.max_day_size",
+				"How much a tenant may send for one day of one template.",
+				"0 sets no limit.",
+				&wh_max_day_size, 10 * 1024 * 1024, 0, INT_MAX);
 	define_duration("wh_worker.swap_lock_timeout",
 					"One try for a lock that readers feel; they have their turn before the next.",
 					&wh_swap_lock_timeout, 200, 1);

@@ -20,6 +20,8 @@ extern int	wh_retry_delay_max; /* ms */
 extern int	wh_connect_timeout; /* ms */
 extern int	wh_fetch_idle_timeout;	/* ms */
 extern int	wh_job_timeout;		/* ms */
+extern int	wh_max_row_size;	/* kB */
+extern int	wh_max_day_size;	/* kB; 0: no limit */
 extern int	wh_swap_lock_timeout;	/* ms */
 extern int	wh_worker_idle_timeout; /* ms */
 extern int	wh_history_days;

@@ -28,6 +28,7 @@
 #include "wh_worker.h"
 #include "error.h"
 #include "guc.h"
+#include "plain_text.h"
 #include "remote_private.h"
 
 /* The columns that a statement at the tenant gives. */
@@ -55,7 +56,7 @@ shape_of_result(const PGresult *result)
 	shape->typmods = palloc(shape->ncolumns * sizeof(int));
 	for (int i = 0; i < shape->ncolumns; i++)
 	{
-		shape->names[i] = wh_remote_one_line(PQfname(result, i));
+		shape->names[i] = wh_plain_text(PQfname(result, i));
 		shape->types[i] = PQftype(result, i);
 		shape->typmods[i] = PQfmod(result, i);
 	}
@@ -91,7 +92,11 @@ is_registry_type(Oid type)
 	}
 }
 
-/* Does the binary form mean the same there and here? */
+/*
+ * Does the binary form mean the same there and here, and does reading it take
+ * no more memory than it has?  That of a tsquery takes and clears a gigabyte if
+ * its first bytes say so.
+ */
 static bool
 is_binary_safe(Oid type)
 {
@@ -102,7 +107,7 @@ is_binary_safe(Oid type)
 
 	if (OidIsValid(element))
 		return is_built_in(type) && is_binary_safe(element);
-	if (!is_built_in(type) || is_registry_type(type))
+	if (!is_built_in(type) || is_registry_type(type) || type == TSQUERYOID)
 		return false;
 	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	if (!HeapTupleIsValid(tuple))
@@ -321,6 +326,7 @@ send_settings(WhRemote *remote)
 				   PQserverVersion(remote->conn) >= 90600 ?
 				   "SELECT pg_catalog.set_config('application_name', $1, true),"
 				   " pg_catalog.set_config('client_encoding', $2, true),"
+				   " pg_catalog.set_config('client_min_messages', 'error', true),"
 				   " pg_catalog.set_config('statement_timeout', $3, true),"
 				   " pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true),"
 				   " pg_catalog.set_config('TimeZone', 'UTC', true),"
@@ -330,6 +336,7 @@ send_settings(WhRemote *remote)
 				   " pg_catalog.set_config('bytea_output', 'hex', true)" :
 				   "SELECT pg_catalog.set_config('application_name', $1, true),"
 				   " pg_catalog.set_config('client_encoding', $2, true),"
+				   " pg_catalog.set_config('client_min_messages', 'error', true),"
 				   " pg_catalog.set_config('statement_timeout', $3, true),"
 				   " pg_catalog.set_config('TimeZone', 'UTC', true),"
 				   " pg_catalog.set_config('DateStyle', 'ISO, MDY', true),"
@@ -432,6 +439,7 @@ static void
 open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
+	wh_remote_limits_begin(remote);
 	pipeline_begin(remote);
 	wh_remote_send_opening(remote, query);
 	if (casting != NULL)

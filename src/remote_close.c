@@ -205,9 +205,12 @@ send_cancel(PGconn *conn, int64 deadline)
 
 #endif							/* LIBPQ_HAS_ASYNC_CANCEL */
 
-/* Reads away what has arrived; true if that was the end of the command. */
+/*
+ * Reads away what has arrived; true if that was the end of the command.  A peer
+ * may send ends of commands without end.
+ */
 static bool
-command_has_ended(WhRemote *remote)
+command_has_ended(WhRemote *remote, int64 deadline)
 {
 	int			ends = 0;
 
@@ -217,12 +220,13 @@ command_has_ended(WhRemote *remote)
 		ExecStatusType status;
 
 		(void) PQconsumeInput(remote->conn);
-		if (PQisBusy(remote->conn))
+		if (PQisBusy(remote->conn) || monotonic_ms() >= deadline)
 			return false;
 		result = PQgetResult(remote->conn);
 		status = PQresultStatus(result);
 		PQclear(result);
-		if (status == PGRES_COPY_OUT)
+		/* in any kind of COPY libpq gives the same result again and again */
+		if (status == PGRES_COPY_OUT || status == PGRES_COPY_IN || status == PGRES_COPY_BOTH)
 		{
 			remote->copying = true;
 			return false;
@@ -249,7 +253,7 @@ cancel_command(WhRemote *remote)
 	(void) PQflush(remote->conn);
 	while (monotonic_ms() < deadline)
 	{
-		if (!remote->copying && command_has_ended(remote))
+		if (!remote->copying && command_has_ended(remote, deadline))
 			return;
 		send_cancel(remote->conn, deadline);
 		if (remote->copying)

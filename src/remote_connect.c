@@ -2,7 +2,8 @@
  * remote_connect.c: makes a connection to a tenant, and tells its state.
  *
  * Called by refresh.c, fetch_day and the checks through remote.h.  Here it is
- * decided which libpq parameters a tenant's options may set.
+ * decided which libpq parameters a tenant's options may set; remote_guard.c
+ * decides which connections may be made.
  *
  * libpq's look-up of a host name blocks; every other wait is on the latch,
  * obeys interrupts, and ends with connect_timeout, the tenant's own or the
@@ -28,6 +29,8 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "plain_text.h"
+#include "remote_guard.h"
 #include "remote_private.h"
 
 static const char *const safe_options[] = {
@@ -96,7 +99,7 @@ connection_message(const char *verbose, int *sqlstate)
 		}
 		verbose = *end ? end + 1 : end;
 	}
-	return wh_remote_one_line(text.data);
+	return wh_plain_text(text.data);
 }
 
 static void
@@ -141,8 +144,8 @@ connect_timeout(const WhTenant *tenant)
 static void
 start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
-	const char **names = palloc0((tenant->noptions + 20) * sizeof(char *));
-	const char **values = palloc0((tenant->noptions + 20) * sizeof(char *));
+	const char **names = palloc0((tenant->noptions + 24) * sizeof(char *));
+	const char **values = palloc0((tenant->noptions + 24) * sizeof(char *));
 	int			n = 0;
 
 #define PARAMETER(name, value) (names[n] = (name), values[n++] = (value))
@@ -150,10 +153,13 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("keepalives_interval", "10");
 	PARAMETER("keepalives_count", "3");
 	PARAMETER("tcp_user_timeout", psprintf("%d", wh_fetch_idle_timeout));
+	/* no file, and not the certificate in the home of the server's user either */
+	PARAMETER("sslcert", "/dev/null/none");
 	/* a later one wins, so options may change those above, not those below */
 	for (int i = 0; i < tenant->noptions; i++)
 	{
-		if (wh_remote_option_is_safe(tenant->option_names[i]))
+		if (wh_remote_option_is_safe(tenant->option_names[i]) ||
+			wh_remote_option_is_file(tenant->option_names[i]))
 			PARAMETER(tenant->option_names[i], tenant->option_values[i]);
 	}
 	PARAMETER("host", tenant->host);
@@ -175,15 +181,11 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errmsg("could not connect to tenant \"%s\": too many open files", remote->name),
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
-	remote->conn = PQconnectStartParams(names, values, 0);
+	wh_remote_limits_start(remote);
+	remote->conn = wh_guard_connect_start(names, values);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);
-}
-
-static void
-ignore_notice(void *arg, const PGresult *result)
-{
 }
 
 static void
@@ -194,7 +196,7 @@ finish_connecting(WhRemote *remote, int timeout)
 
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 		raise_connect_failure(remote);
-	(void) PQsetNoticeReceiver(remote->conn, ignore_notice, NULL);
+	wh_remote_limits_notices(remote);
 	while (status != PGRES_POLLING_OK)
 	{
 		uint32		wanted = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
@@ -218,7 +220,8 @@ finish_connecting(WhRemote *remote, int timeout)
 								   PQsocket(remote->conn), left, PG_WAIT_EXTENSION);
 		wh_remote_check_latch(events);
 		if (events & wanted)
-			status = PQconnectPoll(remote->conn);
+			status = wh_guard_connect_poll(remote->conn);
+		wh_remote_limits_memory(remote);
 	}
 }
 
@@ -275,12 +278,15 @@ wh_remote_option_is_safe(const char *name)
 WhRemote *
 wh_remote_connect(const WhTenant *tenant, const char *application_name)
 {
-	WhRemote   *remote = make_remote(tenant, application_name);
+	WhRemote   *remote;
 
+	wh_guard_before(tenant);
+	remote = make_remote(tenant, application_name);
 	PG_TRY();
 	{
 		start_connecting(remote, tenant);
 		finish_connecting(remote, connect_timeout(tenant));
+		wh_guard_after(tenant, remote->conn);
 		make_ready(remote);
 	}
 	PG_CATCH();
@@ -311,7 +317,8 @@ wh_remote_is_idle(WhRemote *remote)
 		(void) PQisBusy(remote->conn);
 	}
 	return PQstatus(remote->conn) == CONNECTION_OK &&
-		PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+		PQtransactionStatus(remote->conn) == PQTRANS_IDLE &&
+		wh_remote_limits_kept(remote);
 }
 
 bool

@@ -32,14 +32,24 @@ struct WhRemote
 	Oid		   *fitting_targets;	/* and the types that the columns were cast to */
 	bool		fitting_binary;	/* and the format of the COPY */
 	struct WhAhead *ahead;		/* what was asked before anybody wanted it, or NULL */
+	int64		memory_before;	/* remote_limits.c */
+	int			reads_not_looked_at;
+	int			unasked;		/* notices and notifications of this transaction */
 	char	   *name;
 	char	   *fingerprint;
 	char	   *sslmode;
 	char		application_name[NAMEDATALEN];
 };
 
-/* remote_wait.c: text of ours and of the peer's, palloc'd */
-extern char *wh_remote_one_line(const char *message);
+/* remote_limits.c: raises when the tenant makes us hold, or says, too much */
+extern void wh_remote_limits_start(WhRemote *remote);
+extern void wh_remote_limits_notices(WhRemote *remote);
+extern void wh_remote_limits_memory(WhRemote *remote);
+extern void wh_remote_limits_begin(WhRemote *remote);
+extern void wh_remote_limits_check(WhRemote *remote);
+extern bool wh_remote_limits_kept(WhRemote *remote);
+
+/* remote_wait.c: text of ours, palloc'd */
 extern char *wh_remote_duration_text(int ms);
 
 /* remote_wait.c: errors; "context" is ours, or NULL */

@@ -18,6 +18,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 
+#include "error.h"
 #include "guc.h"
 #include "remote_private.h"
 
@@ -123,6 +124,16 @@ digest_end(Digest *digest)
 	return text.data;
 }
 
+static void
+raise_endless_probe(WhRemote *remote)
+{
+	wh_error_mark_remote();
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("tenant \"%s\" answers a probe with more than %d kB", remote->name, wh_max_day_size),
+			 errhint("A change_probe is to be a few rows; wh_worker.max_day_size sets how much is taken.")));
+}
+
 char *
 wh_remote_probe(WhRemote *remote, const char *query)
 {
@@ -139,6 +150,8 @@ wh_remote_probe(WhRemote *remote, const char *query)
 	{
 		CHECK_FOR_INTERRUPTS();
 		digest_add_row(&digest, result);
+		if (wh_max_day_size > 0 && digest.bytes > (int64) wh_max_day_size * 1024)
+			raise_endless_probe(remote);
 	}
 	if (result == NULL)
 		wh_remote_raise_lost(remote);

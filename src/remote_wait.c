@@ -22,9 +22,10 @@
 #include "wh_worker.h"
 #include "error.h"
 #include "guc.h"
+#include "plain_text.h"
 #include "remote_private.h"
 
-/* ms that the answer to a COMMIT is waited for, which is long there as a rule */
+/* ms that the answer to a COMMIT is waited for, all of it, which is long there as a rule */
 #define END_TIMEOUT 1000
 
 /* ---------------------------------------------------------------------
@@ -32,46 +33,12 @@
  * ---------------------------------------------------------------------
  */
 
-/* A copy on one line, in the database's encoding whatever the peer sent. */
-char *
-wh_remote_one_line(const char *message)
-{
-	char	   *copy = pstrdup(message ? message : "");
-	bool		valid = pg_verifymbstr(copy, strlen(copy), true);
-	int			length = 0;
-
-	for (char *p = copy; *p != '\0'; p++)
-	{
-		if (*p == '\n' || *p == '\r' || *p == '\t')
-			*p = ' ';
-		if (!valid && IS_HIGHBIT_SET(*p))
-			*p = '?';
-		if (*p == ' ' && (length == 0 || copy[length - 1] == ' '))
-			continue;
-		copy[length++] = *p;
-	}
-	while (length > 0 && copy[length - 1] == ' ')
-		length--;
-	copy[length] = '\0';
-	return copy;
-}
-
 static char *
 result_field(const PGresult *result, int field)
 {
 	const char *text = PQresultErrorField(result, field);
-	char	   *copy;
 
-	if (text == NULL)
-		return NULL;
-	copy = pstrdup(text);
-	if (!pg_verifymbstr(copy, strlen(copy), true))
-	{
-		for (char *p = copy; *p != '\0'; p++)
-			if (IS_HIGHBIT_SET(*p))
-				*p = '?';
-	}
-	return copy;
+	return text ? wh_plain_text(text) : NULL;
 }
 
 /* A SQLSTATE as sent; states that are no errors count as a broken protocol. */
@@ -88,7 +55,7 @@ wh_remote_error_sqlstate(const char *state)
 void
 wh_remote_raise_lost(WhRemote *remote)
 {
-	char	   *message = wh_remote_one_line(PQerrorMessage(remote->conn));
+	char	   *message = wh_plain_text(PQerrorMessage(remote->conn));
 
 	wh_error_mark_remote();
 	ereport(ERROR,
@@ -108,7 +75,7 @@ wh_remote_raise_result(WhRemote *remote, const PGresult *result, const char *con
 	char	   *remote_context = result_field(result, PG_DIAG_CONTEXT);
 
 	if (primary == NULL)
-		primary = wh_remote_one_line(PQresultErrorMessage(result));
+		primary = wh_plain_text(PQresultErrorMessage(result));
 	if (primary[0] == '\0')
 		wh_remote_raise_lost(remote);
 	wh_error_mark_remote();
@@ -214,6 +181,7 @@ wh_remote_read_more(WhRemote *remote)
 	wait_for_socket(remote, WL_SOCKET_READABLE);
 	/* a lost connection also shows in the result, with what the server said */
 	(void) PQconsumeInput(remote->conn);
+	wh_remote_limits_check(remote);
 }
 
 void
@@ -225,6 +193,7 @@ wh_remote_flush(WhRemote *remote)
 	{
 		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
 		(void) PQconsumeInput(remote->conn);
+		wh_remote_limits_check(remote);
 	}
 	if (state < 0)
 		wh_remote_raise_lost(remote);
@@ -244,19 +213,26 @@ wh_remote_next_result(WhRemote *remote)
 
 /*
  * Reads the answer to the COMMIT that wh_remote_end() sent.  False, after which the
- * connection is of no use, if it was an error or does not come.
+ * connection is of no use, if it was an error or does not come, or does not end.
  */
 bool
 wh_remote_has_ended(WhRemote *remote)
 {
+	TimestampTz start = GetCurrentTimestamp();
 	bool		succeeded = true;
 	PGresult   *result;
 
 	while (remote->ending)
 	{
+		long		left = wh_remote_time_left(start, END_TIMEOUT);
+
+		CHECK_FOR_INTERRUPTS();
+		if (left == 0)
+			return false;
 		if (PQisBusy(remote->conn) && PQstatus(remote->conn) != CONNECTION_BAD)
 		{
-			if (!wait_for_socket_until(remote, WL_SOCKET_READABLE, END_TIMEOUT))
+			if (!wait_for_socket_until(remote, WL_SOCKET_READABLE, left) ||
+				!wh_remote_limits_kept(remote))
 				return false;
 			(void) PQconsumeInput(remote->conn);
 			continue;
@@ -336,7 +312,7 @@ first_value(PGresult *result)
 {
 	if (PQntuples(result) < 1 || PQnfields(result) < 1 || PQgetisnull(result, 0, 0))
 		return NULL;
-	return wh_remote_one_line(PQgetvalue(result, 0, 0));
+	return wh_plain_text(PQgetvalue(result, 0, 0));
 }
 
 char *
