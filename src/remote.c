@@ -357,6 +357,7 @@ send_describe(WhRemote *remote, const char *sql)
 void
 wh_remote_send_opening(WhRemote *remote, const char *query)
 {
+	wh_remote_limits_begin(remote);
 	wh_remote_send(remote, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", 0, NULL);
 	send_settings(remote);
 	send_describe(remote, psprintf("SELECT * FROM (%s\n) AS t", query));
@@ -439,7 +440,6 @@ static void
 open_and_describe(WhRemote *remote, const char *query, const char *casting,
 				  RemoteShape **plain, RemoteShape **cast)
 {
-	wh_remote_limits_begin(remote);
 	pipeline_begin(remote);
 	wh_remote_send_opening(remote, query);
 	if (casting != NULL)
