@@ -31,6 +31,7 @@
 #include "refresh.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "template_code.h"
 #include "wh_worker.h"
 
 /* How much may come before the progress is shown again. */
@@ -296,12 +297,16 @@ fetch_into_store(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 	{
 		WhRemote   *opened = NULL;
 		WhDayStream *stream;
+		WhRestricted restricted;
 
+		wh_template_code_check_columns(tmpl->columns);
 		wh_day_connect(tmpl, tenant, date, &opened);
 		remote = opened;
 		stream = wh_day_open(tmpl, date, opened);
+		wh_restricted_begin(&restricted);
 		wh_day_start(stream, NULL);
 		wh_day_close(stream, pour_rows(stream, tmpl->columns, store));
+		wh_restricted_end(&restricted);
 	}
 	PG_FINALLY();
 	{

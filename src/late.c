@@ -38,6 +38,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "swap.h"
+#include "template_code.h"
 #include "there.h"
 #include "tree.h"
 #include "user_views.h"
@@ -299,8 +300,12 @@ insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 {
 	char	   *columns = wh_template_column_list(refresh->tmpl);
 	bool		in_tree = refresh->leaf != NULL;
+	WhRestricted restricted;
 	int64		rows;
 
+	wh_template_code_check_columns(refresh->tmpl->columns);
+	wh_template_code_check_relation(content_of(table));
+	wh_restricted_begin(&restricted);
 	wh_spi_begin();
 	rows = (int64) wh_query_once(psprintf("INSERT INTO %s (%s, %s) SELECT %s, %s FROM ONLY %s",
 										  qualified_name(refresh->schema, content_of(table)), columns,
@@ -309,6 +314,7 @@ insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 										  qualified_name(refresh->schema, refresh->day->relid)),
 								 0, NULL);
 	wh_spi_end();
+	wh_restricted_end(&restricted);
 	return rows;
 }
 

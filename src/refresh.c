@@ -38,6 +38,7 @@
 #include "refresh.h"
 #include "replace.h"
 #include "sqlutil.h"
+#include "template_code.h"
 #include "template_views.h"
 #include "wh_worker.h"
 
@@ -139,10 +140,15 @@ static void
 fetch(WhRefresh *refresh, const WhDayTarget *target, WhDayStream *stream, WhRate *rate,
 	  MemoryContext result_context)
 {
+	WhRestricted restricted;
+
+	wh_template_code_check_columns(refresh->tmpl->columns);
+	wh_restricted_begin(&restricted);
 	wh_day_start(stream, rate);
 	MemoryContextSwitchTo(result_context);
 	refresh->day = load(refresh, target, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
+	wh_restricted_end(&restricted);
 	refresh->is_new = refresh->day->created && refresh->late == NULL &&
 		!OidIsValid(refresh->replaced_oid);
 }
