@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "remote_audit.h"
 #include "remote_private.h"
 
 static const char *const safe_options[] = {
@@ -285,10 +286,12 @@ wh_remote_connect(const WhTenant *tenant, const char *application_name)
 	}
 	PG_CATCH();
 	{
+		wh_remote_audit_failure(tenant);
 		wh_remote_close(remote);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	wh_remote_audit_connected(tenant, remote);
 	return remote;
 }
 

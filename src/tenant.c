@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "clock.h"
 #include "guc.h"
 #include "hours.h"
@@ -485,6 +486,7 @@ Datum
 wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	PG_RETURN_TEXT_P(cstring_to_text(connection_string(
 		wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name")))));
 }

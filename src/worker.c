@@ -35,6 +35,7 @@
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
+#include "log_context.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
@@ -431,7 +432,9 @@ run_assigned(int64 job_id)
 		return;
 	}
 	show_job(job);
+	wh_log_context_job(job);
 	run_and_record(job);
+	wh_log_context_job(NULL);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
@@ -492,6 +495,7 @@ wh_worker_main(Datum arg)
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	wh_log_context_process("worker", NULL);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database_oid, start.role_oid, 0);
 	if (!wh_status_attach_worker(start.slot, start.generation))
