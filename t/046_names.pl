@@ -11,7 +11,6 @@ use Test::More;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use WhAttack;
-use WhStock;
 use WhTest;
 
 my $first = '2024-11-28';
@@ -19,8 +18,16 @@ my $production = new_tenant('production');
 my $node = new_warehouse();
 
 create_events($production, $first, 8, 4);
-make_stock($node);
-$node->safe_psql('postgres', 'CREATE TABLE public.canary (alive boolean); INSERT INTO public.canary VALUES (true); ALTER TABLE public.canary OWNER TO whadmin');
+# what a backslash means is not the tenant's to decide
+$production->safe_psql('postgres', 'ALTER ROLE wh_reader SET standard_conforming_strings = off; ALTER ROLE wh_reader SET escape_string_warning = off');
+new_stock_warehouse($node, 'stock');
+sql($node, 'CREATE ROLE author LOGIN');
+foreach my $database ('stock', 'postgres')
+{
+	sql($node, 'GRANT USAGE ON SCHEMA _wh TO author; GRANT SELECT, INSERT ON _wh.mv_templates TO author', $database);
+	make_canary($database);
+}
+sql($node, 'CREATE SCHEMA data', 'stock');
 
 # As a string of SQL that means the same whatever standard_conforming_strings is.
 sub text_of
@@ -40,9 +47,17 @@ sub name_of
 	return encode_utf8(qq("$name"));
 }
 
+sub make_canary
+{
+	my ($database) = @_;
+
+	return sql($node, 'SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS public.canary AS SELECT true AS alive; ALTER TABLE public.canary OWNER TO whadmin', $database);
+}
+
 sub is_alive
 {
-	my ($status, $out) = $node->psql('postgres', 'SELECT alive FROM public.canary');
+	my ($database) = @_;
+	my ($status, $out) = $node->psql($database // 'postgres', 'SELECT alive FROM public.canary');
 
 	return $status == 0 && $out eq 't';
 }
@@ -61,11 +76,11 @@ my @names = (
 
 # The query is as odd as the names, and does the same for all of them.
 my $query = <<'SQL';
-/* a comment ; /* in a comment */ ' */ SELECT id, at AS "at", $$;'"--$$ || '%s' || E'\'' || kind AS k -- {schema} '
+/* a comment ; /* in a comment */ ' */ SELECT id, at AS "at", $$;'"--$$ || '%s' || E'\'' || '\' || kind AS k -- {schema} '
 FROM events WHERE at >= '{TARGET_DATE}'::date AND at < '{TARGET_DATE}'::date + 1 AND '{a}'::text[] IS NOT NULL ; -- the end;
 SQL
 chomp $query;
-my $source = q{SELECT id, at, $$;'"--$$ || '%s' || E'\'' || kind AS k FROM events};
+my $source = q{SELECT id, at, $$;'"--$$ || '%s' || E'\'' || '\\' || kind AS k FROM events};
 
 sub shows
 {
@@ -172,183 +187,217 @@ is(sql($node, sprintf q{SELECT details ->> 'target_schema' = %1$s AND target_sch
 
 # ---- attacks -----------------------------------------------------------
 
-stock_tenant($node, 'shop', '127.0.0.1', $production->port, 'postgres', 'wh_reader', q{'correct horse battery staple'});
-add_tenant($node, 'shop', $production);
-add_events_template($node, 'events');
-
+my $quoted = q{'correct horse battery staple'};
 my $plain = q{SELECT id, kind FROM events WHERE at::date = '{TARGET_DATE}'};
 my $plain_index = 'CREATE INDEX ON {schema}.{view_name} (id)';
+my $own_index = 'CREATE INDEX i_{view_name} ON {schema}.{view_name} (id)';
 my $number = 0;
+
+sub weak_tenant
+{
+	my ($name, $port, $database, $user, $password) = @_;
+
+	return sql($node, sprintf('INSERT INTO _wh.tenant_connections VALUES (%s, %s, %d, %s, %s, %s)', text_of($name), q{'127.0.0.1'}, $port,
+			text_of($database), text_of($user), text_of($password // $quoted)), 'stock');
+}
+
+# What its author writes; a stock warehouse takes everything.
+sub weak_template
+{
+	my ($name, $query, $columns, $indexes) = map { text_of($_) } @_;
+
+	return sql($node, "SET ROLE author; INSERT INTO _wh.mv_templates VALUES ($name, '', $query, $columns, $indexes)", 'stock');
+}
 
 # The canary sings again afterwards.
 sub killed
 {
-	my $killed = !is_alive();
+	my ($database) = @_;
+	my $killed = !is_alive($database);
 
-	sql($node, 'CREATE TABLE IF NOT EXISTS public.canary AS SELECT true AS alive; ALTER TABLE public.canary OWNER TO whadmin');
+	make_canary($database);
 	return $killed;
 }
 
-# Whoever may write templates writes one; an innocent caller loads a day.
+# A template by its author, and then a day by an innocent caller.
+sub write_and_load
+{
+	my (%what) = @_;
+	my $name = text_of($what{name} // 'ours' . ++$number);
+
+	return attempt($node, 'postgres',
+		sprintf('SET ROLE author; INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, indexes, schedule) VALUES (%s, %s, %s, %s, %s); RESET ROLE;',
+			$name, text_of($what{query} // $plain), text_of($what{columns} // 'id int, kind text'), text_of($what{indexes} // $own_index), q{'0 0 29 2 *'})
+		  . " SELECT _wh.update_mv_by_template($name, 'shop', 'shop', '2024-12-01', false)");
+}
+
+sub weak_write_and_load
+{
+	my (%what) = @_;
+	my $name = $what{name} // 'weak' . ++$number;
+
+	weak_template($name, $what{query} // $plain, $what{columns} // 'id int, kind text', $what{indexes} // $plain_index);
+	return attempt($node, 'stock', sprintf q{SELECT _wh.create_mv_from_template(%s, 'shop', 'data', '2024-12-01')}, text_of($name));
+}
+
 sub template_kills
 {
 	my ($weak, $ours) = @_;
 
 	return (
 		weak => sub {
-			my $name = $weak->{name} // 'weak' . ++$number;
-
-			stock_template($node, $name, $weak->{query} // $plain, $weak->{columns} // 'id int, kind text', $weak->{indexes} // $plain_index);
-			$node->psql('postgres', sprintf q{SELECT stock.create_mv(%s, 'shop', 'data', '2024-12-01')}, text_of($name));
-			return killed();
+			weak_write_and_load(%$weak);
+			return killed('stock');
 		},
 		here => sub {
-			my $what = $ours // $weak;
-			my $name = $what->{name} // 'ours' . ++$number;
-
-			$node->psql('postgres', sprintf 'SET ROLE author; INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, indexes, schedule) VALUES (%s, %s, %s, %s, %s)',
-				text_of($name), text_of($what->{query} // $plain), text_of($what->{columns} // 'id int, kind text'),
-				text_of($what->{indexes} // 'CREATE INDEX i_{view_name} ON {schema}.{view_name} (id)'), "'0 0 29 2 *'");
-			$node->psql('postgres', sprintf q{SELECT _wh.update_mv_by_template(%s, 'shop', 'shop', '2024-12-01', false)}, text_of($name));
-			return killed();
+			write_and_load(%{ $ours // $weak });
+			return killed('postgres');
 		});
 }
 
-attack('a template\'s name ends a statement and begins another', template_kills({ name => 'x AS SELECT 1; DROP TABLE public.canary; --' }));
-attack('an index text with another statement', template_kills({ indexes => "$plain_index; DROP TABLE public.canary" },
-		{ indexes => 'CREATE INDEX i_{view_name} ON {schema}.{view_name} (id); DROP TABLE public.canary' }));
-attack('column definitions that close the list', template_kills({ columns => 'id int, kind text); DROP TABLE public.canary; --' }));
-attack('an index text with another statement in a dollar quote', template_kills({ indexes => q{DO $x$ BEGIN DROP TABLE public.canary; END $x$} }));
+weak_tenant('shop', $production->port, 'postgres', 'wh_reader');
+add_tenant($node, 'shop', $production);
+add_events_template($node, 'events');
 
-attack('a query that closes the parenthesis around it and writes at the tenant',
+attack('a template\'s name ends a statement and begins another', why => qr/^t$/m,
+	template_kills({ name => 'x AS SELECT 1; DROP TABLE public.canary; --' }));
+attack('column definitions that close the list', why => qr/syntax error|column definitions are not a list/,
+	template_kills({ columns => 'id int, kind text); DROP TABLE public.canary; --' }));
+attack('an index text with another statement', why => qr/indexes hold a statement that is not CREATE INDEX/,
+	template_kills({ indexes => "$plain_index; DROP TABLE public.canary" }, { indexes => "$own_index; DROP TABLE public.canary" }));
+attack('an index text with a statement in a dollar quote', why => qr/indexes hold a statement that is not CREATE INDEX/,
+	template_kills({ indexes => q{DO $x$ BEGIN DROP TABLE public.canary; END $x$} }));
+
+sql($production, q{CREATE TABLE written (x int); GRANT INSERT, SELECT ON written TO wh_reader;
+	CREATE FUNCTION write_it() RETURNS int LANGUAGE sql AS 'INSERT INTO written VALUES (1) RETURNING x'});
+
+sub anything_written
+{
+	return sql($production, 'WITH d AS (DELETE FROM written RETURNING 1) SELECT count(*) FROM d') > 0;
+}
+
+attack('a query with another statement writes at the tenant', why => qr/query_template is not a single SELECT/,
 	weak => sub {
-		$production->safe_psql('postgres', 'CREATE TABLE written (x int); GRANT INSERT, SELECT ON written TO wh_reader');
-		stock_template($node, 'writes', 'SELECT 1, $$x$$; INSERT INTO written VALUES (1); SELECT 1, $$x$$', 'id int, kind text', $plain_index);
-		$node->psql('postgres', q{SELECT stock.create_mv('writes', 'shop', 'data', '2024-12-01')});
-		return sql($production, 'WITH d AS (DELETE FROM written RETURNING 1) SELECT count(*) FROM d') > 0;
+		weak_write_and_load(query => 'SELECT 1, $$x$$; INSERT INTO written VALUES (1); SELECT 1, $$x$$');
+		return anything_written();
 	},
 	here => sub {
-		foreach my $text (
-			q{SELECT 1, '{TARGET_DATE}'; INSERT INTO written VALUES (1)},
+		write_and_load(query => $_) foreach (
 			q{SELECT 1, '{TARGET_DATE}') TO STDOUT; INSERT INTO written VALUES (1); COPY (SELECT 1},
 			q{SELECT 1, '{TARGET_DATE}') AS t(id, kind)) TO STDOUT; COMMIT; INSERT INTO written VALUES (1); --},
 			q{WITH w AS (INSERT INTO written VALUES (1) RETURNING x) SELECT x, '{TARGET_DATE}' FROM w},
-			q{SELECT x, '{TARGET_DATE}' INTO other FROM written})
-		{
-			fails_with($node, sprintf(q{INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions) VALUES ('writes', %s, 'id int, kind text')}, text_of($text)),
-				'(?:22023|42601)', qr/query_template/, $text);
-		}
-		return sql($production, 'SELECT count(*) FROM written') > 0;
+			q{SELECT x, '{TARGET_DATE}' INTO other FROM written},
+			q{SELECT 1, '{TARGET_DATE}'; INSERT INTO written VALUES (1)});
+		return anything_written();
 	});
-
-attack('a database name that is a connection string leads to another server',
+attack('a function in the query writes at the tenant', why => qr/cannot execute INSERT in a read-only transaction/,
 	weak => sub {
-		my $other = new_tenant('other', database => 'loot');
-		sql($other, 'CREATE TABLE taken (x int)', 'loot');
-		$node->{other} = $other;
-		stock_tenant($node, 'led', '127.0.0.1', $production->port, 'postgres port=' . $other->port . ' dbname=loot', 'wh_reader', q{'correct horse battery staple'});
-		return sql($node, q{SET ROLE whadmin; SELECT * FROM dblink(stock.connection_string('led'), 'SELECT current_database()::text') AS t(d text)}) eq 'loot';
+		weak_write_and_load(query => 'SELECT write_it(), $$x$$');
+		return anything_written();
 	},
 	here => sub {
-		my $name = 'postgres port=' . $node->{other}->port . ' dbname=loot';
-
-		add_tenant($node, 'led', $production, database => $name);
-		my $out = sql($node, q{SELECT bool_or(ok) FROM _wh.check_tenant('led') WHERE check_name = 'connection'});
-		is($out, 'f', 'there is no database of that name');
-		return $out eq 't';
+		write_and_load(query => q{SELECT write_it(), '{TARGET_DATE}'});
+		return anything_written();
 	});
 
-attack('a user name that is more than one leads to another host',
+my $other = new_tenant('other', database => 'loot');
+my $led = 'postgres port=' . $other->port . ' dbname=loot';
+my $connects = q{SELECT ok || ': ' || detail FROM _wh.check_tenant('%s') WHERE check_name = 'connection'};
+attack('a database name that is a connection string leads to another server', why => qr/^false: .*database "postgres port=\d+ dbname=loot" does not exist/m,
 	weak => sub {
-		stock_tenant($node, 'led too', '127.0.0.1', 1, 'postgres', 'wh_reader port=' . $production->port, q{'correct horse battery staple'});
-		return sql($node, q{SET ROLE whadmin; SELECT * FROM dblink(stock.connection_string('led too'), 'SELECT 1') AS t(d int)}) eq '1';
+		weak_tenant('led', $production->port, $led, 'wh_reader');
+		return gets($node, 'stock', q{SELECT d FROM dblink(_wh.get_tenant_connection_string('led'), 'SELECT current_database()::text') AS t(d text)}, qr/^loot$/m);
 	},
 	here => sub {
-		sql($node, sprintf q{SELECT _wh.add_tenant('led too', '127.0.0.1', 1, 'postgres', 'wh_reader port=%d', 'correct horse battery staple')}, $production->port);
-		return sql($node, q{SELECT bool_or(ok) FROM _wh.check_tenant('led too') WHERE check_name = 'connection'}) eq 't';
+		add_tenant($node, 'led', $production, database => $led);
+		return gets($node, 'postgres', sprintf($connects, 'led'), qr/^true/m);
 	});
-
-attack('a password ends its place in the connection string and adds a host',
+attack('a user name that is more than one leads to another port', why => qr/^false: /m,
 	weak => sub {
-		stock_tenant($node, 'ends', '127.0.0.1', $production->port, 'postgres', 'wh_reader', q{'x' host=evil.example});
-		return sql($node, q{SELECT stock.connection_string('ends') ~ 'host=evil.example$'}) eq 't';
+		weak_tenant('led too', 1, 'postgres', 'wh_reader port=' . $production->port);
+		return gets($node, 'stock', q{SELECT d FROM dblink(_wh.get_tenant_connection_string('led too'), 'SELECT 1') AS t(d int)}, qr/^1$/m);
+	},
+	here => sub {
+		add_tenant($node, 'led too', $production, port => 1, username => 'wh_reader port=' . $production->port);
+		return gets($node, 'postgres', sprintf($connects, 'led too'), qr/^true/m);
+	});
+attack('a password ends its place in the connection string and adds a host', why => qr/password='x\\' host=evil\.example \\\\'/,
+	weak => sub {
+		weak_tenant('ends', $production->port, 'postgres', 'wh_reader', q{'x' host=evil.example});
+		return gets($node, 'stock', q{SELECT _wh.get_tenant_connection_string('ends')}, qr/' host=evil\.example$/m);
 	},
 	here => sub {
 		add_tenant($node, 'ends', $production, password => q{x' host=evil.example \\});
-		my $string = sql($node, q{SELECT _wh.get_tenant_connection_string('ends')});
-		my ($value) = $string =~ /password='((?:[^'\\]|\\.)*)'/;
+		my (undef, $string) = attempt($node, 'postgres', q{SELECT _wh.get_tenant_connection_string('ends')});
 
-		is($value, q{x\\' host=evil.example \\\\}, 'it is one quoted value');
-		return $string =~ /(?:^| )host=evil/;
+		$string =~ s/'(?:[^'\\]|\\.)*'/''/g;
+		return $string =~ /evil/;
 	});
 
-attack('a backslash in a name, with standard_conforming_strings off',
+attack('a backslash in a name, with standard_conforming_strings off', why => qr/^t\ncombined$/m,
 	weak => sub {
 		# quotes doubled by hand, as is often seen
-		sql($node, q{CREATE FUNCTION stock.note(name text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $f$
-			BEGIN EXECUTE 'COMMENT ON SCHEMA data IS ''' || replace(name, '''', '''''') || ''''; END $f$;
-			ALTER FUNCTION stock.note(text) OWNER TO whadmin});
-		$node->psql('postgres', q{SET standard_conforming_strings = off; SET escape_string_warning = off; SELECT stock.note(E'\\\\\047; DROP TABLE public.canary; --')});
-		return killed();
+		sql($node, q{CREATE FUNCTION note(name text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $f$
+			BEGIN EXECUTE 'COMMENT ON SCHEMA data IS ''' || replace(name, '''', '''''') || ''''; END $f$}, 'stock');
+		attempt($node, 'stock', 'SET standard_conforming_strings = off; SET escape_string_warning = off; SELECT note(' . text_of(q{\'; DROP TABLE public.canary; --}) . ')');
+		return killed('stock');
 	},
 	here => sub {
-		my $name = text_of(q{\\'; DROP TABLE public.canary; --});
+		my $name = text_of(q{\'; DROP TABLE public.canary; --});
 
-		sql($node, "SET standard_conforming_strings = off; INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, schedule)"
-			  . " VALUES ($name, " . text_of($plain) . ", 'id int, kind text', '0 0 29 2 *'); SELECT _wh.subscribe('shop', $name, 'shop', '2024-12-01')");
-		is(sql($node, "SET standard_conforming_strings = off; SELECT _wh.update_mv_by_template($name, 'shop', 'shop', '2024-12-01', false)"), 't', 'it is loaded');
-		is(sql($node, "SET standard_conforming_strings = off; SELECT _wh.create_combined_table_from_template_by_month($name, 'shop', 'shop', 2024, 12, allow_missing => true) ->> 'status'"), 'combined', 'and combined');
-		return killed();
+		attempt($node, 'postgres', 'SET standard_conforming_strings = off; INSERT INTO _wh.mv_templates (template_name, query_template, column_definitions, schedule)'
+			  . " VALUES ($name, " . text_of($plain) . ", 'id int, kind text', '0 0 29 2 *');"
+			  . " SELECT _wh.update_mv_by_template($name, 'shop', 'shop', '2024-12-01', false);"
+			  . " SELECT _wh.create_combined_table_from_template_by_month($name, 'shop', 'shop', 2024, 12, allow_missing => true) ->> 'status'");
+		return killed('postgres');
 	});
 
-attack('a name in capitals takes the place of another\'s relation',
+my $forged = q{SELECT 0, '{TARGET_DATE}'::timestamp, 'forged', 0, ''};
+my $loads = sub { join ' ', map { "SELECT _wh.update_mv_by_template('$_', 'shop', 'shop', '2024-12-01', false);" } @_ };
+attack('a name in capitals leads to another\'s relation', why => qr/^t\nt$/m,
 	weak => sub {
-		stock_template($node, 'events', $plain, 'id int, kind text', $plain_index);
-		stock_template($node, 'EVENTS', q{SELECT 0, 'forged'}, 'id int, kind text', $plain_index);
-		sql($node, q{SELECT stock.create_mv('events', 'shop', 'data', '2024-12-01'); SELECT stock.create_mv('EVENTS', 'shop', 'data', '2024-12-01')});
-		return sql($node, q{SELECT min(kind) FROM data.events_2024_12_01}) eq 'forged';
+		weak_template('EVENTS', q{SELECT 0, 'forged'}, 'id int, kind text', $plain_index);
+		attempt($node, 'stock', q{SELECT _wh.create_mv_from_template('EVENTS', 'shop', 'data', '2024-12-01')});
+		return sql($node, q{SELECT min(kind) FROM data.events_2024_12_01}, 'stock') eq 'forged';
 	},
 	here => sub {
-		add_events_template($node, 'EVENTS', query => q{SELECT 0, '{TARGET_DATE}'::timestamp, 'forged', 0, ''});
-		sql($node, q{SELECT _wh.update_mv_by_template('events', 'shop', 'shop', '2024-12-01', false); SELECT _wh.update_mv_by_template('EVENTS', 'shop', 'shop', '2024-12-01', false)});
-		is(sql($node, q{SELECT min(kind) FROM shop."EVENTS_2024_12_01"}), 'forged', 'it has a relation of its own');
-		return sql($node, q{SELECT coalesce(bool_or(kind = 'forged'), false) FROM shop.events}) eq 't';
+		add_events_template($node, 'EVENTS', query => $forged);
+		attempt($node, 'postgres', $loads->('EVENTS', 'events'));
+		return sql($node, q{SELECT bool_or(kind = 'forged') FROM shop.events}) eq 't';
 	});
-
-attack('a long name is cut to that of another\'s relation',
+attack('a long name is cut to that of another\'s relation', why => qr/^t\nt$/m,
 	weak => sub {
-		my $long = 'l' x 60;
+		my $long = 'l' x 63;
 
-		stock_template($node, "${long}a", $plain, 'id int, kind text', $plain_index);
-		stock_template($node, "${long}b", q{SELECT 0, 'forged'}, 'id int, kind text', $plain_index);
-		$node->psql('postgres', "SELECT stock.create_mv('${long}$_', 'shop', 'data', '2024-12-01')") foreach 'a', 'b';
-		return sql($node, sprintf q{SELECT min(kind) FROM data.%s}, substr("${long}a_2024", 0, 63)) eq 'forged';
+		weak_template("${long}a", q{SELECT 0, 'forged'}, 'id int, kind text', $plain_index);
+		attempt($node, 'stock', "SELECT _wh.create_mv_from_template('${long}a', 'shop', 'data', '2024-12-01')");
+		return sql($node, "SELECT min(kind) FROM data.$long", 'stock') eq 'forged';
 	},
 	here => sub {
 		my $long = 'l' x 62;
 
-		add_events_template($node, "${long}a");
-		add_events_template($node, "${long}b", query => q{SELECT 0, '{TARGET_DATE}'::timestamp, 'forged', 0, ''});
-		sql($node, "SELECT _wh.update_mv_by_template('${long}$_', 'shop', 'shop', '2024-12-01', false)") foreach 'a', 'b';
-		is(sql($node, "SELECT min(kind) FROM shop.${long}b"), 'forged', 'each has its own');
-		return sql($node, "SELECT coalesce(bool_or(kind = 'forged'), false) FROM shop.${long}a") eq 't';
+		add_events_template($node, "${long}a", query => $forged);
+		add_events_template($node, "${long}b");
+		attempt($node, 'postgres', $loads->("${long}a", "${long}b"));
+		return sql($node, "SELECT bool_or(kind = 'forged') FROM shop.${long}b") eq 't';
 	});
 
 attack('a tenant\'s name ends the command of its schedule',
 	weak => sub {
-		# what setup_cron() of the requirements writes for pg_cron
-		my $command = sql($node, sprintf q{SELECT format('SELECT stock.create_mv(''events'', ''%%s'', ''data'', ''2024-12-01'')', %s)}, text_of(q{shop', 'data', '2024-12-01'); DROP TABLE public.canary; --}));
-		$node->psql('postgres', $command);
-		return killed();
+		# as people write it for pg_cron
+		my $command = sql($node, sprintf(q{SELECT format('SELECT _wh.create_mv_from_template(''events'', ''%%s'', ''data'', ''2024-12-02'')', %s)}, text_of(q{shop', 'data', '2024-12-02'); DROP TABLE public.canary; --})), 'stock');
+
+		attempt($node, 'stock', $command);
+		return killed('stock');
 	},
 	here => sub {
-		my $tenant = text_of(q{shop', 'data', '2024-12-01'); DROP TABLE public.canary; --});
+		my $tenant = text_of(q{shop', 'data', '2024-12-02'); DROP TABLE public.canary; --});
 
 		sql($node, sprintf q{SELECT _wh.add_tenant(%s, '127.0.0.1', %d, 'postgres', 'wh_reader', 'correct horse battery staple', '{events}', '2024-12-01')}, $tenant, $production->port);
 		sql($node, "UPDATE _wh.schedules SET next_run = now() WHERE tenant_name = $tenant");
 		wait_until($node, "SELECT count(*) > 0 FROM _wh.schedules WHERE tenant_name = $tenant AND last_run IS NOT NULL", 'it came due');
 		is(sql($node, "SELECT count(command) FROM _wh.schedules WHERE tenant_name = $tenant"), 0, 'without a command');
-		return killed();
+		return killed('postgres');
 	});
 
 done_testing();
