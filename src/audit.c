@@ -226,12 +226,19 @@ write_pending(void)
 		PopActiveSnapshot();
 }
 
+void
+wh_audit_flush(void)
+{
+	if (pending != NIL && !XactReadOnly && log_exists())
+		write_pending();
+}
+
 /* What a transaction that is rolled back could not leave is written by the next. */
 static void
 attend_to_pending(XactEvent event, void *arg pg_attribute_unused())
 {
-	if (event == XACT_EVENT_PRE_COMMIT && pending != NIL && !XactReadOnly && log_exists())
-		write_pending();
+	if (event == XACT_EVENT_PRE_COMMIT)
+		wh_audit_flush();
 	if (event == XACT_EVENT_COMMIT)
 		while (nwritten-- > 0)
 			forget(linitial(pending));

@@ -32,6 +32,12 @@ extern void wh_audit_call(FunctionCallInfo fcinfo);
  */
 extern void wh_audit_connection(const WhAudit *audit);
 
+/*
+ * Writes these rows now, not in a subtransaction: for whoever is going to hold
+ * locks that readers feel at his commit, when there should be nothing to wait for.
+ */
+extern void wh_audit_flush(void);
+
 /* To be called once, when the library is loaded. */
 extern void wh_audit_register(void);
 

@@ -2,7 +2,8 @@
  * template_code.c: whose code a template may bring, and how it is run.
  *
  * A template's indexes may call functions, and its columns may be of types that
- * check their values.  All that runs as admin_role, who can read every password
+ * check their values; whoever was granted TRIGGER on a table of a month or year may
+ * have put one there.  All that runs as admin_role, who can read every password
  * and every tenant's rows.  So it has to belong to somebody who could do as
  * much anyway: a superuser, or a role that may act as admin_role.  It is looked
  * at when it is about to run, since an owner can change between two loads.
@@ -71,7 +72,7 @@ refuse(const char *kind, const char *name, Oid owner)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("%s %s of a template belongs to role \"%s\"", kind, name,
+			 errmsg("%s %s belongs to role \"%s\"", kind, name,
 					GetUserNameFromId(owner, true)),
 			 errdetail("It would run with the rights of role \"%s\".", wh_admin_role),
 			 errhint("Read it, then give it to role \"%s\" with ALTER %s … OWNER TO.", wh_admin_role,
@@ -167,6 +168,8 @@ wh_template_code_check_relation(Oid relid)
 	Relation	rel = relation_open(relid, AccessShareLock);
 	ListCell   *cell;
 
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+		check_function(rel->trigdesc->triggers[i].tgfoid);
 	foreach(cell, RelationGetIndexList(rel))
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);

@@ -31,7 +31,7 @@ extern void wh_restricted_end(const WhRestricted *restricted);
 extern void wh_template_code_check_columns(TupleDesc columns);
 extern void wh_template_code_check_index(Oid relid, IndexStmt *index);
 
-/* The same for the indexes that a relation has. */
+/* The same for the indexes and triggers that a relation has. */
 extern void wh_template_code_check_relation(Oid relid);
 
 #endif

@@ -30,6 +30,7 @@
 #include "utils/wait_event.h"
 
 #include "attempt.h"
+#include "audit.h"
 #include "combine_job.h"
 #include "convert.h"
 #include "error.h"
@@ -184,6 +185,7 @@ run_refresh(const WhJob *job)
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, refresh_flags(job), &kept_remote);
+	wh_audit_flush();
 	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	commit_transaction();

@@ -113,8 +113,8 @@ sub ours_loads
 }
 
 my $unique = 'CREATE UNIQUE INDEX idx_{schema}_{view_name}_id ON {schema}.{view_name} (id)';
-my $function = qr/function lab\.\S+ of a template belongs to role "author".*rights of role "whadmin"/s;
-my $type = qr/type lab\.\S+ of a template belongs to role "author"/;
+my $function = qr/function lab\.\S+ belongs to role "author".*rights of role "whadmin"/s;
+my $type = qr/type lab\.\S+ belongs to role "author"/;
 my @codes = (
 	[ 'a function in an index reads all passwords', 'id int, kind text', 'CREATE INDEX idx_{schema}_{view_name}_k ON {schema}.{view_name} (lab.steal(kind))', $function ],
 	[ 'a function in an index\'s WHERE', 'id int, kind text', 'CREATE INDEX idx_{schema}_{view_name}_k ON {schema}.{view_name} (id) WHERE lab.is_good(kind)', $function ],
@@ -177,6 +177,25 @@ is(sql($node, q{SELECT _wh.create_combined_table_from_template_by_month('lent', 
 sql($node, 'CREATE TABLE data.month (id int, kind text); CREATE INDEX ON data.month (lab.lend(kind))', 'stock');
 in_both($changes_hands);
 attack('the same, for a late day of a month that is one table',
+	why => $function,
+	weak => sub {
+		attempt($node, 'stock', q{INSERT INTO data.month SELECT 1, 'x'});
+		return is_stolen('stock');
+	},
+	here => sub {
+		attempt($node, 'postgres', q{SELECT _wh.update_mv_by_template('lent', 'shop', 'shop', '2025-07-02', false)});
+		return is_stolen('postgres');
+	});
+
+# Who was given all rights on a table may give it a trigger.
+in_both($honest);
+in_both('CREATE FUNCTION lab.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM lab.take(); RETURN NEW; END $$;'
+	  . ' ALTER FUNCTION lab.trap() OWNER TO author');
+sql($node, 'DROP INDEX data.month_lend_idx; GRANT ALL ON data.month TO author; GRANT USAGE ON SCHEMA data TO author', 'stock');
+sql($node, 'GRANT ALL ON shop.lent_2025_07 TO author; GRANT USAGE ON SCHEMA shop TO author');
+sql($node, 'SET ROLE author; CREATE TRIGGER trap BEFORE INSERT ON data.month FOR EACH ROW EXECUTE FUNCTION lab.trap()', 'stock');
+sql($node, 'SET ROLE author; CREATE TRIGGER trap BEFORE INSERT ON shop.lent_2025_07 FOR EACH ROW EXECUTE FUNCTION lab.trap()');
+attack('a trigger on the table of a month, by a role with all rights on it',
 	why => $function,
 	weak => sub {
 		attempt($node, 'stock', q{INSERT INTO data.month SELECT 1, 'x'});
