@@ -33,10 +33,10 @@ COMMENT ON FUNCTION _wh.drop_day(text, text, date, text) IS
 'Takes a day out of the views and the ledger and drops its relation. Errors: 42704 no such day or subscription, 2BP01 an object of yours depends on it';
 
 CREATE FUNCTION _wh.get_tenant_connection_string(tenant_name text)
-RETURNS text LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURNS text LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_get_tenant_connection_string';
 COMMENT ON FUNCTION _wh.get_tenant_connection_string(text) IS
-'libpq connection string of a tenant with the password in clear. Errors: 42704 unknown tenant';
+'libpq connection string of a tenant with the password in clear. The call is in the audit log and in the server log. Errors: 42704 unknown tenant, 25006 in a read-only transaction';
 
 CREATE FUNCTION _wh.pause()
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

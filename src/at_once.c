@@ -68,8 +68,17 @@ is_tenant_trouble(const ErrorData *edata)
 }
 
 static void
-warn_of_failure(const WhOnceCall *call, const WhOnceDay *day)
+set_log_date(WhOnceCall *call, const WhOnceDay *day)
 {
+	call->log.has_date = day != NULL;
+	if (day != NULL)
+		call->log.date = day->date;
+}
+
+static void
+warn_of_failure(WhOnceCall *call, const WhOnceDay *day)
+{
+	set_log_date(call, day);
 	ereport(WARNING,
 			(errcode(day->sqlerrcode),
 			 errmsg("%s of template \"%s\" could not be loaded from tenant \"%s\"",
@@ -108,6 +117,7 @@ attempt(WhOnceCall *call, WhOnceDay *day, OnceStep step)
 	ErrorData  *edata;
 
 	wh_error_reset();
+	set_log_date(call, day);
 	edata = wh_attempt(run_step, &what);
 	if (edata == NULL)
 		return true;
@@ -356,11 +366,12 @@ finish(void *arg)
 			wh_refresh_exchange(call->days[i].refresh);
 }
 
-void
-wh_once_load(WhOnceCall *call)
+static void
+load_and_tell(WhOnceCall *call)
 {
 	fetch_days(call);
 	prepare_days(call);
+	set_log_date(call, NULL);
 	wh_politely(InvalidOid, finish, call);
 	for (int i = 0; i < call->ndays; i++)
 		if (call->days[i].fetched != NULL && call->days[i].failure != NULL)
@@ -368,6 +379,18 @@ wh_once_load(WhOnceCall *call)
 		else if (call->days[i].refresh != NULL && call->days[i].refresh->unchanged)
 			notice_unchanged(call, &call->days[i]);
 	wh_status_phase(WH_PHASE_IDLE);
+}
+
+void
+wh_once_load(WhOnceCall *call)
+{
+	call->log.operation = "refresh";
+	call->log.template_name = call->template_name;
+	call->log.tenant_name = call->tenant_name;
+	call->log.schema = call->schema;
+	wh_log_context_push(&call->log);
+	load_and_tell(call);
+	wh_log_context_pop(&call->log);
 }
 
 void

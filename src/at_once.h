@@ -5,6 +5,7 @@
 #define WH_AT_ONCE_H
 
 #include "error.h"
+#include "log_context.h"
 #include "refresh.h"
 #include "status.h"
 
@@ -31,6 +32,7 @@ typedef struct WhOnceCall
 	bool		is_forced;		/* days are fetched whatever their change_probe says */
 	WhRemote   *remote;			/* kept from day to day */
 	List	   *tables;			/* of months and years that days went into */
+	WhLogContext log;			/* of the day at hand */
 	const WhOnceDay *unreachable; /* the day for which no connection was had */
 } WhOnceCall;
 

@@ -21,6 +21,7 @@
 #include "utils/lsyscache.h"
 
 #include "at_once.h"
+#include "audit.h"
 #include "clock.h"
 #include "missing.h"
 #include "publish.h"
@@ -74,6 +75,7 @@ begin_call(FunctionCallInfo fcinfo, bool has_schema)
 	WhOnceCall   *call = palloc0(sizeof(WhOnceCall));
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	call->template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	call->tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_connection_name");
 	call->schema = has_schema ? wh_tenant_text_arg(fcinfo, 2, "target_schema") :
@@ -274,6 +276,7 @@ wh_sql_update_public_view_by_template(PG_FUNCTION_ARGS)
 	char	   *template_name;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	wh_publish_public_view(template_name);
 	PG_RETURN_BOOL(true);
@@ -381,6 +384,7 @@ wh_sql_refresh_mv(PG_FUNCTION_ARGS)
 	WhOnceCall   *call;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	schema = wh_tenant_text_arg(fcinfo, 0, "target_schema");
 	view_name = wh_tenant_text_arg(fcinfo, 1, "view_name");
 	relid = find_matview(schema, view_name);

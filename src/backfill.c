@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "backfill.h"
 #include "clock.h"
 #include "event.h"
@@ -376,6 +377,7 @@ wh_sql_enqueue_backfill(PG_FUNCTION_ARGS)
 	int64		backfill_id;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	request = read_request(fcinfo);
 	wh_spi_begin();
 	backfill_id = enqueue(request);
@@ -460,6 +462,7 @@ wh_sql_cancel_backfill(PG_FUNCTION_ARGS)
 	int64		touched;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	require_backfill(backfill_id);
 	wh_query("UPDATE _wh.backfills SET cancel_requested = true, paused = false"
@@ -481,6 +484,7 @@ wh_sql_cancel_job(PG_FUNCTION_ARGS)
 	int64		touched;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	if (wh_query("SELECT FROM _wh.jobs WHERE job_id = $1", 1, args) == 0)
 		ereport(ERROR,
@@ -506,6 +510,7 @@ wh_sql_retry_failed(PG_FUNCTION_ARGS)
 	int64		touched;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	require_backfill(backfill_id);
 	touched = (int64) wh_query("UPDATE _wh.jobs j SET state = 'queued', attempt = 0,"

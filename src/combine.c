@@ -36,6 +36,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "swap.h"
+#include "template_code.h"
 #include "tenant.h"
 #include "tier.h"
 #include "tree.h"
@@ -268,8 +269,11 @@ void
 wh_combine_fill(WhCombine *combine)
 {
 	int			nest_level = wh_member_rows_begin_settings();
+	WhRestricted restricted;
 	instr_time	start;
 
+	wh_template_code_check_columns(combine->tmpl->columns);
+	wh_restricted_begin(&restricted);
 	INSTR_TIME_SET_CURRENT(start);
 	create_table(combine);
 	wh_combine_copy(combine);
@@ -278,6 +282,7 @@ wh_combine_fill(WhCombine *combine)
 	INSTR_TIME_SET_CURRENT(start);
 	build_indexes(combine);
 	combine->index_seconds = seconds_since(start);
+	wh_restricted_end(&restricted);
 	AtEOXact_GUC(true, nest_level);
 }
 

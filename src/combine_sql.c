@@ -14,7 +14,9 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "combine.h"
+#include "log_context.h"
 #include "sqlutil.h"
 #include "subscribe.h"
 #include "tenant.h"
@@ -56,6 +58,7 @@ static void
 begin_call(FunctionCallInfo fcinfo, bool has_schema, WhCombine *combine)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	memset(combine, 0, sizeof(WhCombine));
 	combine->template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	combine->tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_connection_name");
@@ -154,10 +157,17 @@ static Datum
 run(WhCombine *combine)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
+	WhLogContext context = {
+		.operation = combine->month == 0 ? "combine_year" : "combine_month",
+		.template_name = combine->template_name, .tenant_name = combine->tenant_name,
+		.schema = combine->schema
+	};
 
+	wh_log_context_push(&context);
 	wh_combine(combine);
 	if (!combine->already_combined)
 		record(combine, started_at);
+	wh_log_context_pop(&context);
 	return result(combine, (double) (GetCurrentTimestamp() - started_at) / USECS_PER_SEC);
 }
 

@@ -41,6 +41,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "swap.h"
+#include "template_code.h"
 #include "there.h"
 #include "tree.h"
 #include "view.h"
@@ -298,8 +299,11 @@ build(Conversion *conversion)
 	const char *date = !conversion->is_period || conversion->tmpl->in_tree ? NULL :
 		wh_leaf_day_expression(conversion->tmpl);
 	WhMemberRows *rows;
+	WhRestricted restricted;
 	WhDayTarget target;
 
+	wh_template_code_check_columns(conversion->tmpl->columns);
+	wh_restricted_begin(&restricted);
 	if (conversion->is_period && conversion->tmpl->in_tree)
 		check_days_of_rows(conversion);
 	fill_target(conversion, &target);
@@ -314,6 +318,7 @@ build(Conversion *conversion)
 								   conversion->made->rows, conversion->rows));
 	if (conversion->is_period)
 		check_days(conversion);
+	wh_restricted_end(&restricted);
 	AtEOXact_GUC(true, nest_level);
 	wh_swap_write_out(conversion->made->relid);
 }

@@ -15,6 +15,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "audit.h"
 #include "politely.h"
 #include "queue.h"
 #include "sqlutil.h"
@@ -124,6 +125,7 @@ wh_sql_convert_layout(PG_FUNCTION_ARGS)
 	Request		request = {0};
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	request.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	request.layout = wh_tenant_text_arg(fcinfo, 1, "layout");
 	check_layout_name(request.layout);

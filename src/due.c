@@ -23,6 +23,7 @@
 #include "due.h"
 #include "error.h"
 #include "guc.h"
+#include "log_context.h"
 #include "schedule.h"
 #include "sqlutil.h"
 
@@ -212,7 +213,7 @@ later(TimestampTz now, int ms)
 
 /* When it is to be asked again. */
 static TimestampTz
-run_one(int64 schedule_id, TimestampTz now)
+decide_on(int64 schedule_id, TimestampTz now)
 {
 	Attempt		run = {.schedule_id = schedule_id,.now = now};
 	Attempt		mark = run;
@@ -228,6 +229,18 @@ run_one(int64 schedule_id, TimestampTz now)
 	if (error != NULL)
 		complain(schedule_id, error);
 	return error != NULL || mark.next_run == DT_NOBEGIN ? later(now, TROUBLE_MS) : mark.next_run;
+}
+
+static TimestampTz
+run_one(int64 schedule_id, TimestampTz now)
+{
+	WhLogContext context = {.operation = "schedule", .schedule_id = schedule_id};
+	TimestampTz next;
+
+	wh_log_context_push(&context);
+	next = decide_on(schedule_id, now);
+	wh_log_context_pop(&context);
+	return next;
 }
 
 /* True if there was one. */

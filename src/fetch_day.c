@@ -32,6 +32,7 @@
 #include "refresh.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "template_code.h"
 #include "wh_worker.h"
 
 /* How much may come before the progress is shown again. */
@@ -42,7 +43,7 @@ struct WhDayStream
 	WhRemote   *remote;
 	TupleDesc	columns;
 	bool		binary;
-	char	   *copy_sql;
+	char	   *copy_sql;		/* NULL: it was asked for ahead */
 	WhDecoder  *decoder;
 	WhRate	   *rate;			/* NULL: no limit */
 	char	   *next_query;		/* of the day to ask for when this one is here, or NULL */
@@ -124,22 +125,17 @@ wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *remote)
 	return stream;
 }
 
-static void
-expect_rows(WhDayStream *stream)
-{
-	stream->decoder = wh_decoder_create(stream->columns, stream->binary);
-	stream->rows_sent = -1;
-	stream->guc_level = set_client_encoding();
-}
-
 void
 wh_day_start(WhDayStream *stream, WhRate *rate)
 {
 	if (rate != NULL)
 		wh_remote_allow_pauses(stream->remote);
-	wh_remote_copy_start(stream->remote, stream->copy_sql);
+	if (stream->copy_sql != NULL)
+		wh_remote_copy_start(stream->remote, stream->copy_sql);
 	stream->rate = rate;
-	expect_rows(stream);
+	stream->decoder = wh_decoder_create(stream->columns, stream->binary);
+	stream->rows_sent = -1;
+	stream->guc_level = set_client_encoding();
 }
 
 WhDayStream *
@@ -155,7 +151,6 @@ wh_day_resume(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 	if (!wh_remote_copy_asked(remote, wh_template_render(tmpl, date), tmpl->columns,
 							  &stream->binary, asked_at))
 		return NULL;
-	expect_rows(stream);
 	return stream;
 }
 
@@ -373,12 +368,16 @@ fetch_into_store(const WhTemplate *tmpl, const WhTenant *tenant, DateADT date,
 	{
 		WhRemote   *opened = NULL;
 		WhDayStream *stream;
+		WhRestricted restricted;
 
+		wh_template_code_check_columns(tmpl->columns);
 		wh_day_connect(tmpl, tenant, date, &opened);
 		remote = opened;
 		stream = wh_day_open(tmpl, date, opened);
+		wh_restricted_begin(&restricted);
 		wh_day_start(stream, NULL);
 		wh_day_close(stream, pour_rows(stream, tmpl->columns, store));
+		wh_restricted_end(&restricted);
 	}
 	PG_FINALLY();
 	{

@@ -28,7 +28,7 @@ extern WhDayStream *wh_day_open(const WhTemplate *tmpl, DateADT date, WhRemote *
 extern void wh_day_start(WhDayStream *stream, WhRate *rate);
 
 /*
- * All of these at once, if the connection has been asked for this day ahead; NULL if not,
+ * Instead of both, if the connection has been asked for this day ahead; NULL if not,
  * or if that came to nothing: then connect.  *asked_at is when its snapshot was
  * asked for, which may be before the caller's locks.
  */

@@ -33,6 +33,7 @@ int			wh_max_day_size = 10 * 1024 * 1024;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
+int			wh_audit_days = 365;
 char	   *wh_timezone = NULL;
 int			wh_catchup_days = 7;
 int			wh_debug_clock_offset = 0;
@@ -232,6 +233,11 @@ define_job_settings(void)
 	DefineCustomIntVariable("wh_worker.history_days",
 							"Days that finished jobs and their history are kept.", NULL,
 							&wh_history_days, 30, 1, 36500, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("wh_worker.audit_days",
+							"Days that the audit log is kept.",
+							"Connections to tenants are kept for wh_worker.history_days.",
+							&wh_audit_days, 365, 1, 36500, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 }
 

@@ -25,6 +25,7 @@ extern int	wh_max_day_size;	/* kB; 0: no limit */
 extern int	wh_swap_lock_timeout;	/* ms */
 extern int	wh_worker_idle_timeout; /* ms */
 extern int	wh_history_days;
+extern int	wh_audit_days;
 extern char *wh_timezone;
 extern int	wh_catchup_days;
 extern int	wh_debug_clock_offset;	/* s */

@@ -38,6 +38,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "swap.h"
+#include "template_code.h"
 #include "there.h"
 #include "tree.h"
 #include "user_views.h"
@@ -265,13 +266,16 @@ delete_rows(const WhTemplate *tmpl, const char *schema, Oid relid, DateADT date,
 {
 	char	   *name = qualified_name(schema, relid);
 	char	   *where = condition(tmpl, schema, relid, date);
+	WhRestricted restricted;
 	int64		rows;
 
+	wh_restricted_begin(&restricted);
 	wh_spi_begin();
 	rows = (int64) wh_query_once(psprintf("DELETE FROM ONLY %s WHERE %s", name, where), 0, NULL);
 	if (rows != expected)
 		check_none_is_left(name, where, date);
 	wh_spi_end();
+	wh_restricted_end(&restricted);
 	return rows;
 }
 
@@ -299,8 +303,10 @@ insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 {
 	char	   *columns = wh_template_column_list(refresh->tmpl);
 	bool		in_tree = refresh->leaf != NULL;
+	WhRestricted restricted;
 	int64		rows;
 
+	wh_restricted_begin(&restricted);
 	wh_spi_begin();
 	rows = (int64) wh_query_once(psprintf("INSERT INTO %s (%s, %s) SELECT %s, %s FROM ONLY %s",
 										  qualified_name(refresh->schema, content_of(table)), columns,
@@ -309,6 +315,7 @@ insert_rows(const WhRefresh *refresh, const WhLateTable *table)
 										  qualified_name(refresh->schema, refresh->day->relid)),
 								 0, NULL);
 	wh_spi_end();
+	wh_restricted_end(&restricted);
 	return rows;
 }
 
@@ -362,7 +369,9 @@ wh_late_prepare(WhRefresh *refresh, List **tables)
 
 	wh_status_phase(WH_PHASE_COMBINING);
 	table = lock_and_find(refresh, tables);
+	wh_template_code_check_columns(refresh->tmpl->columns);
 	remake_if_needed(refresh, table);
+	wh_template_code_check_relation(content_of(table));
 	warn_of_other_rows(refresh, table,
 					   delete_rows(refresh->tmpl, refresh->schema, content_of(table), refresh->date,
 								   expected_rows(table)));
@@ -433,6 +442,7 @@ wh_late_delete(const char *template_name, const char *schema, DateADT date)
 	if (table == NULL || !table->holds_day || table->days == 1)
 		return false;
 	lock_table(schema, table, RowExclusiveLock);
+	wh_template_code_check_relation(table->relid);
 	(void) delete_rows(wh_template_read(template_name), schema, table->relid, date, expected_rows(table));
 	return true;
 }

@@ -29,10 +29,12 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "audit.h"
 #include "backfill.h"
 #include "due.h"
 #include "guc.h"
 #include "launcher.h"
+#include "log_context.h"
 #include "missing.h"
 #include "queue.h"
 #include "ready.h"
@@ -650,6 +652,7 @@ prune(void)
 		return;
 	wh_begin_transaction();
 	more = wh_queue_prune();
+	more = wh_audit_prune() || more;
 	wh_commit_transaction(cycle_context);
 	last_prune = now;
 	if (more)
@@ -854,6 +857,7 @@ wh_launcher_main(Datum arg)
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	strlcpy(my_database, start.database, NAMEDATALEN);
+	wh_log_context_process("launcher", my_database);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();

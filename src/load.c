@@ -47,6 +47,7 @@
 #include "statistics.h"
 #include "status.h"
 #include "swap.h"
+#include "template_code.h"
 #include "wh_worker.h"
 
 /* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2. */
@@ -177,12 +178,18 @@ check_index_name_is_free(const IndexStmt *stmt, Oid namespace_oid)
 			 errhint("Rename or drop it, then load the day again.")));
 }
 
+/* PostgreSQL restricts the build, not the analysis that comes before it. */
 static void
-load_index(IndexStmt *index, Oid namespace_oid)
+load_index(IndexStmt *stmt, Oid namespace_oid)
 {
+	WhRestricted restricted;
+
 	CHECK_FOR_INTERRUPTS();
-	check_index_name_is_free(index, namespace_oid);
-	build_index(index);
+	check_index_name_is_free(stmt, namespace_oid);
+	wh_restricted_begin(&restricted);
+	wh_template_code_check_index(get_relname_relid(stmt->relation->relname, namespace_oid), stmt);
+	build_index(stmt);
+	wh_restricted_end(&restricted);
 }
 
 void
@@ -308,6 +315,7 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 	check_is_own(target, rel);
 	check_shape(target, rel);
 	CheckTableNotInUse(rel, "refresh");
+	wh_template_code_check_relation(day->relid);
 	wh_swap_lock_parts(rel);
 	day->transient = make_new_heap(day->relid, rel->rd_rel->reltablespace,
 								   rel->rd_rel->relam, rel->rd_rel->relpersistence,

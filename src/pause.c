@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 
+#include "audit.h"
 #include "schedule.h"
 #include "sqlutil.h"
 #include "tenant.h"
@@ -25,6 +26,7 @@ Datum
 wh_sql_pause(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	wh_query("UPDATE _wh.warehouse SET paused = true, paused_at = now(), paused_by = session_user"
 			 " WHERE NOT paused", 0, NULL);
@@ -37,6 +39,7 @@ Datum
 wh_sql_resume(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	wh_query("UPDATE _wh.warehouse SET paused = false, paused_at = NULL, paused_by = NULL"
 			 " WHERE paused", 0, NULL);
@@ -50,7 +53,6 @@ set_tenant_active(const char *tenant_name, bool active)
 {
 	WhArg		args[] = {WH_TEXT(tenant_name), WH_BOOL(active)};
 
-	wh_require_preloaded();
 	wh_tenant_require(tenant_name);
 	wh_spi_begin();
 	/* resumed though it was not paused: one that is set aside is asked at once */
@@ -65,6 +67,8 @@ set_tenant_active(const char *tenant_name, bool active)
 Datum
 wh_sql_pause_tenant(PG_FUNCTION_ARGS)
 {
+	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	set_tenant_active(wh_tenant_text_arg(fcinfo, 0, "tenant_name"), false);
 	PG_RETURN_VOID();
 }
@@ -72,6 +76,8 @@ wh_sql_pause_tenant(PG_FUNCTION_ARGS)
 Datum
 wh_sql_resume_tenant(PG_FUNCTION_ARGS)
 {
+	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	set_tenant_active(wh_tenant_text_arg(fcinfo, 0, "tenant_name"), true);
 	PG_RETURN_VOID();
 }
@@ -80,6 +86,7 @@ static void
 set_backfill_paused(FunctionCallInfo fcinfo, bool paused)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 
+#include "audit.h"
 #include "schedule_check.h"
 #include "schedule_write.h"
 #include "sqlutil.h"
@@ -158,6 +159,7 @@ wh_sql_import_pg_cron(PG_FUNCTION_ARGS)
 	int32		copied = 0;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	require_pg_cron();
 	wh_spi_begin();
 	jobs = read_jobs(&njobs, &timezone, cxt);

@@ -44,6 +44,7 @@
 #include "refresh.h"
 #include "replace.h"
 #include "sqlutil.h"
+#include "template_code.h"
 #include "template_views.h"
 #include "wh_worker.h"
 
@@ -155,19 +156,25 @@ plan_next(WhRefresh *refresh, WhDayTarget *target, WhDayStream *stream,
 
 static void
 fetch(WhRefresh *refresh, WhDayTarget *target, WhDayStream *stream,
-	  const DateADT *next_date, MemoryContext result_context)
+	  WhRate *rate, const DateADT *next_date, MemoryContext result_context)
 {
+	WhRestricted restricted;
+
+	wh_template_code_check_columns(refresh->tmpl->columns);
+	wh_restricted_begin(&restricted);
+	wh_day_start(stream, rate);
 	plan_next(refresh, target, stream, next_date);
 	MemoryContextSwitchTo(result_context);
 	refresh->day = load(refresh, target, stream);
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
+	wh_restricted_end(&restricted);
 	refresh->is_new = refresh->day->created && refresh->late == NULL &&
 		!OidIsValid(refresh->replaced_oid);
 }
 
-/* The rows of the day, ready to be read; NULL if what is there is what they would be. */
+/* The day, ready to be started; NULL if what is there is what it would be. */
 static WhDayStream *
-ask(WhRefresh *refresh, int flags, WhRate *rate, WhRemote **remote)
+ask(WhRefresh *refresh, int flags, WhRemote **remote)
 {
 	WhDayStream *stream;
 
@@ -180,7 +187,6 @@ ask(WhRefresh *refresh, int flags, WhRate *rate, WhRemote **remote)
 		wh_day_leave(stream);
 		return NULL;
 	}
-	wh_day_start(stream, rate);
 	return stream;
 }
 
@@ -214,9 +220,9 @@ fetch_and_load(WhRefresh *refresh, int flags, const DateADT *next_date, WhRemote
 	wh_spi_end();
 	stream = resume(refresh, rate, !OidIsValid(target.known_oid) && !OidIsValid(refresh->replaced_oid), *remote);
 	if (stream == NULL)
-		stream = ask(refresh, flags, rate, remote);
+		stream = ask(refresh, flags, remote);
 	if (stream != NULL)
-		fetch(refresh, &target, stream, rate == NULL ? next_date : NULL, result_context);
+		fetch(refresh, &target, stream, rate, rate == NULL ? next_date : NULL, result_context);
 	MemoryContextSwitchTo(result_context);
 	MemoryContextDelete(work_context);
 }

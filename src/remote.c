@@ -333,7 +333,8 @@ send_settings(WhRemote *remote)
 				   " pg_catalog.set_config('DateStyle', 'ISO, MDY', true),"
 				   " pg_catalog.set_config('IntervalStyle', 'postgres', true),"
 				   " pg_catalog.set_config('extra_float_digits', '3', true),"
-				   " pg_catalog.set_config('bytea_output', 'hex', true)" :
+				   " pg_catalog.set_config('bytea_output', 'hex', true),"
+				   " pg_catalog.set_config('standard_conforming_strings', 'on', true)" :
 				   "SELECT pg_catalog.set_config('application_name', $1, true),"
 				   " pg_catalog.set_config('client_encoding', $2, true),"
 				   " pg_catalog.set_config('client_min_messages', 'error', true),"
@@ -342,7 +343,8 @@ send_settings(WhRemote *remote)
 				   " pg_catalog.set_config('DateStyle', 'ISO, MDY', true),"
 				   " pg_catalog.set_config('IntervalStyle', 'postgres', true),"
 				   " pg_catalog.set_config('extra_float_digits', '3', true),"
-				   " pg_catalog.set_config('bytea_output', 'hex', true)",
+				   " pg_catalog.set_config('bytea_output', 'hex', true),"
+				   " pg_catalog.set_config('standard_conforming_strings', 'on', true)",
 				   3, params);
 }
 

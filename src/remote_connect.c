@@ -30,6 +30,7 @@
 #include "error.h"
 #include "guc.h"
 #include "plain_text.h"
+#include "remote_audit.h"
 #include "remote_guard.h"
 #include "remote_private.h"
 
@@ -291,10 +292,12 @@ wh_remote_connect(const WhTenant *tenant, const char *application_name)
 	}
 	PG_CATCH();
 	{
+		wh_remote_audit_failure(tenant);
 		wh_remote_close(remote);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	wh_remote_audit_connected(tenant, remote);
 	return remote;
 }
 

@@ -15,6 +15,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "audit.h"
 #include "guc.h"
 #include "schedule_check.h"
 #include "schedule_write.h"
@@ -168,6 +169,7 @@ wh_sql_schedule(PG_FUNCTION_ARGS)
 	char	   *text;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	name = wh_tenant_text_arg(fcinfo, 0, "name");
 	text = wh_tenant_text_arg(fcinfo, 1, "schedule");
 	PG_RETURN_INT64(schedule(name, text, wh_tenant_text_arg(fcinfo, 2, "command")));
@@ -179,6 +181,7 @@ wh_sql_schedule_unnamed(PG_FUNCTION_ARGS)
 	char	   *text;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	text = wh_tenant_text_arg(fcinfo, 0, "schedule");
 	PG_RETURN_INT64(schedule(NULL, text, wh_tenant_text_arg(fcinfo, 1, "command")));
 }
@@ -229,6 +232,7 @@ Datum
 wh_sql_unschedule(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	unschedule(wh_tenant_text_arg(fcinfo, 0, "name"), 0);
 	PG_RETURN_BOOL(true);
 }
@@ -237,6 +241,7 @@ Datum
 wh_sql_unschedule_by_id(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -267,6 +272,7 @@ Datum
 wh_sql_pause_schedule(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	set_active(wh_tenant_text_arg(fcinfo, 0, "name"), false);
 	PG_RETURN_VOID();
 }
@@ -275,6 +281,7 @@ Datum
 wh_sql_resume_schedule(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	set_active(wh_tenant_text_arg(fcinfo, 0, "name"), true);
 	PG_RETURN_VOID();
 }

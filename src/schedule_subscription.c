@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "audit.h"
 #include "schedule.h"
 #include "schedule_check.h"
 #include "sqlutil.h"
@@ -210,6 +211,7 @@ wh_sql_setup_cron(PG_FUNCTION_ARGS)
 	int32		n;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	template_name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (template_name != NULL)
 		wh_tenant_require_template(template_name);

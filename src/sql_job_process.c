@@ -39,6 +39,7 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "log_context.h"
 #include "sql_job.h"
 #include "sql_job_private.h"
 
@@ -296,6 +297,7 @@ wh_sql_job_main(Datum arg)
 	command = attach(DatumGetUInt32(arg));
 	if (command == NULL)
 		return;
+	wh_log_context_process(shared->application_name, NULL);
 	BackgroundWorkerInitializeConnectionByOid(shared->database_oid, shared->role_oid, 0);
 	set_client_settings();
 	check_session();

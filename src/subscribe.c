@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "audit.h"
 #include "clock.h"
 #include "late.h"
 #include "load.h"
@@ -183,6 +184,7 @@ wh_sql_subscribe(PG_FUNCTION_ARGS)
 	DateADT		start_date;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	template_name = wh_tenant_text_arg(fcinfo, 1, "template_name");
 	schema = schema_arg(fcinfo, 2, template_name, tenant_name);
@@ -227,6 +229,7 @@ wh_sql_add_tenant(PG_FUNCTION_ARGS)
 	int			ntemplates = 0;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	start_date = start_date_arg(fcinfo, 7);
 	if (!PG_ARGISNULL(6))
@@ -304,6 +307,7 @@ wh_sql_unsubscribe(PG_FUNCTION_ARGS)
 	char	   *schema;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	template_name = wh_tenant_text_arg(fcinfo, 1, "template_name");
 	schema = schema_arg(fcinfo, 2, template_name, tenant_name);
@@ -478,6 +482,7 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	char	   *tenant_name;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	wh_spi_begin();
 	delete_connection(tenant_name);
@@ -550,6 +555,7 @@ wh_sql_drop_day(PG_FUNCTION_ARGS)
 	DoomedDay	day = {0};
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	day.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_name");
 	if (PG_ARGISNULL(2))

@@ -33,6 +33,7 @@
 #include "utils/wait_event.h"
 
 #include "guc.h"
+#include "log_context.h"
 #include "status.h"
 #include "supervisor.h"
 #include "wh_worker.h"
@@ -312,6 +313,7 @@ wh_supervisor_main(Datum arg)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	wh_log_context_process("supervisor", NULL);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wh_status_attach_supervisor();

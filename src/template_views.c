@@ -32,6 +32,7 @@
 #include "publish.h"
 #include "sqlutil.h"
 #include "template.h"
+#include "template_code.h"
 #include "template_views.h"
 #include "tree.h"
 #include "user_views.h"
@@ -100,6 +101,7 @@ check_day_is_readable(const WhTemplate *tmpl, const WhMember *day)
 {
 	ReadableCheck check = {tmpl, day};
 	ErrorContextCallback callback;
+	WhRestricted restricted;
 	StringInfoData casts;
 
 	initStringInfo(&casts);
@@ -123,8 +125,11 @@ check_day_is_readable(const WhTemplate *tmpl, const WhMember *day)
 	callback.arg = &check;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
+	wh_template_code_check_columns(tmpl->columns);
+	wh_restricted_begin(&restricted);
 	wh_query_once(psprintf("SELECT %s FROM %s", casts.data,
 						   quote_qualified_identifier(day->schema, day->relname)), 0, NULL);
+	wh_restricted_end(&restricted);
 	error_context_stack = callback.previous;
 }
 
@@ -386,6 +391,7 @@ void
 wh_template_views_follow(const char *template_name, Oid invoker)
 {
 	TemplateViews views = {.invoker = invoker};
+	WhRestricted restricted;
 	char	  **schemas;
 	int			n = read_schemas(template_name, &schemas);
 
@@ -395,7 +401,11 @@ wh_template_views_follow(const char *template_name, Oid invoker)
 	lock_names(template_name, schemas, n);
 	views.tmpl = wh_template_read(template_name);
 	read_views(&views, schemas, n);
+	/* the rows of leaves get the values of new columns, which a type may check */
+	wh_template_code_check_columns(views.tmpl->columns);
+	wh_restricted_begin(&restricted);
 	wh_politely(InvalidOid, follow_in_tree, views.tmpl);
+	wh_restricted_end(&restricted);
 	for (int i = 0; i < views.ntenants; i++)
 		for (uint64 day = 0; day < views.tenants[i].nmembers + views.tenants[i].nrefused; day++)
 			check_day_is_readable(views.tmpl, &views.tenants[i].members[day]);

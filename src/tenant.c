@@ -17,12 +17,14 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "clock.h"
 #include "guc.h"
 #include "hours.h"
@@ -489,9 +491,17 @@ wh_tenant_read(const char *tenant_name)
 Datum
 wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 {
+	WhTenant   *tenant;
+
 	wh_require_preloaded();
-	PG_RETURN_TEXT_P(cstring_to_text(connection_string(
-		wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name")))));
+	wh_audit_call(fcinfo);
+	tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name"));
+	/* a rollback takes back the row of the audit log, and not what was read */
+	ereport(LOG,
+			(errmsg("the password of tenant \"%s\" was given to role \"%s\"", tenant->name,
+					GetUserNameFromId(GetSessionUserId(), true)),
+			 errhidestmt(true)));
+	PG_RETURN_TEXT_P(cstring_to_text(connection_string(tenant)));
 }
 
 /* For the views; what decides is the launcher's own look at the same hours. */

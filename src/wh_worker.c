@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
+#include "audit.h"
 #include "guc.h"
 #include "prune.h"
 #include "sqlutil.h"
@@ -154,6 +155,7 @@ _PG_init(void)
 	previous_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
 	RegisterXactCallback(tell_launcher, NULL);
+	wh_audit_register();
 	warn_if_too_few_processes();
 	wh_supervisor_register();
 	wh_prune_register();

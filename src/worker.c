@@ -30,11 +30,13 @@
 #include "utils/wait_event.h"
 
 #include "attempt.h"
+#include "audit.h"
 #include "combine_job.h"
 #include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
 #include "guc.h"
+#include "log_context.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
@@ -210,6 +212,7 @@ run_refresh(const WhJob *job, int64 next_job_id)
 								   job->job_id, refresh_flags(job),
 								   has_next ? &next_date : NULL, &kept_remote);
 	push_what_is_ahead();
+	wh_audit_flush();
 	wh_refresh_prepare(day.refresh, &tables);
 	wh_politely(InvalidOid, finish_day, &day);
 	push_what_is_ahead();
@@ -461,7 +464,9 @@ run_assigned(int64 job_id, int64 next_job_id)
 		return;
 	}
 	show_job(job);
+	wh_log_context_job(job);
 	run_and_record(job, next_job_id);
+	wh_log_context_job(NULL);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
@@ -542,6 +547,7 @@ wh_worker_main(Datum arg)
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	wh_log_context_process("worker", NULL);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database_oid, start.role_oid, 0);
 	if (!wh_status_attach_worker(start.slot, start.generation))
