@@ -23,6 +23,7 @@
 #include "attempt.h"
 #include "clock.h"
 #include "error.h"
+#include "password.h"
 #include "refresh.h"
 #include "remote.h"
 #include "sqlutil.h"
@@ -135,8 +136,8 @@ check_tls(Check *check)
 static void
 check_password(Check *check)
 {
-	if (check->tenant->password != NULL)
-		report(check, "password", true, "stored");
+	if (wh_password_is_known(check->tenant))
+		report(check, "password", true, wh_password_source(check->tenant));
 	else
 		report(check, "password", false, "none is stored; the tenant let us in without one");
 }

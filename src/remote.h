@@ -20,7 +20,7 @@ typedef struct WhTenant
 	int			port;
 	char	   *dbname;
 	char	   *username;
-	char	   *password;		/* or NULL */
+	char	   *password;		/* as it is stored, or NULL; see password.h */
 	char	   *sslmode;
 	char	   *sslrootcert;	/* or NULL */
 	int			noptions;		/* further libpq parameters, already checked */

@@ -28,7 +28,9 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "password.h"
 #include "remote_private.h"
+#include "secret.h"
 
 static const char *const safe_options[] = {
 	"channel_binding", "connect_timeout", "keepalives", "keepalives_count",
@@ -143,6 +145,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
 	const char **names = palloc0((tenant->noptions + 20) * sizeof(char *));
 	const char **values = palloc0((tenant->noptions + 20) * sizeof(char *));
+	char	   *password;
 	int			n = 0;
 
 #define PARAMETER(name, value) (names[n] = (name), values[n++] = (value))
@@ -160,14 +163,12 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("port", psprintf("%d", tenant->port));
 	PARAMETER("dbname", tenant->dbname);
 	PARAMETER("user", tenant->username);
-	PARAMETER("password", tenant->password);
 	PARAMETER("passfile", "/dev/null");
 	PARAMETER("sslmode", tenant->sslmode);
 	PARAMETER("sslrootcert", tenant->sslrootcert);
 	PARAMETER("gssencmode", "disable");
 	PARAMETER("client_encoding", GetDatabaseEncodingName());
 	PARAMETER("application_name", remote->application_name);
-#undef PARAMETER
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -175,7 +176,11 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errmsg("could not connect to tenant \"%s\": too many open files", remote->name),
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
+	PARAMETER("password", password = wh_password_of(tenant, connect_timeout(tenant)));
+#undef PARAMETER
+	/* libpq keeps a copy, and wipes that when it closes the connection */
 	remote->conn = PQconnectStartParams(names, values, 0);
+	wh_secret_wipe(password);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);

@@ -26,9 +26,11 @@
 #include "clock.h"
 #include "guc.h"
 #include "hours.h"
+#include "password.h"
 #include "publish.h"
 #include "refresh.h"
 #include "remote.h"
+#include "secret.h"
 #include "sqlutil.h"
 #include "tenant.h"
 #include "wh_worker.h"
@@ -330,11 +332,14 @@ Datum
 wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	ErrorContextCallback *contexts = error_context_stack;
 	HeapTuple	row;
 
 	wh_require_preloaded();
 	check_called_as_trigger(fcinfo);
 	row = new_row(trigger);
+	/* that of COPY is the whole row; who catches an error sets it back */
+	error_context_stack = NULL;
 	check_not_null(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		refuse_renaming(trigger);
@@ -349,6 +354,7 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	check_limit(trigger, row, "max_rows_per_second");
 	check_limit(trigger, row, "max_bytes_per_second");
 	check_quiet_hours(trigger, row);
+	error_context_stack = contexts;
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		row = with_updated_at(trigger, row);
 	return PointerGetDatum(row);
@@ -413,17 +419,31 @@ append_parameter(StringInfo conninfo, const char *name, const char *value)
 	appendStringInfoChar(conninfo, '\'');
 }
 
+/* Room for a value with a backslash before each character, and for its name. */
+static int
+parameter_room(const char *value)
+{
+	return value == NULL ? 0 : 2 * (int) strlen(value) + NAMEDATALEN;
+}
+
+/* It never grows, so that it leaves no copy behind. */
 static char *
-connection_string(const WhTenant *tenant)
+connection_string(const WhTenant *tenant, const char *password)
 {
 	StringInfoData conninfo;
+	int			room = parameter_room(tenant->host) + parameter_room(tenant->dbname) +
+		parameter_room(tenant->username) + parameter_room(password) + parameter_room(tenant->sslmode) +
+		parameter_room(tenant->sslrootcert) + NAMEDATALEN;
 
+	for (int i = 0; i < tenant->noptions; i++)
+		room += parameter_room(tenant->option_values[i]);
 	initStringInfo(&conninfo);
+	enlargeStringInfo(&conninfo, room);
 	append_parameter(&conninfo, "host", tenant->host);
 	append_parameter(&conninfo, "port", psprintf("%d", tenant->port));
 	append_parameter(&conninfo, "dbname", tenant->dbname);
 	append_parameter(&conninfo, "user", tenant->username);
-	append_parameter(&conninfo, "password", tenant->password);
+	append_parameter(&conninfo, "password", password);
 	append_parameter(&conninfo, "sslmode", tenant->sslmode);
 	append_parameter(&conninfo, "sslrootcert", tenant->sslrootcert);
 	for (int i = 0; i < tenant->noptions; i++)
@@ -439,16 +459,18 @@ static char *
 make_fingerprint(const WhTenant *tenant, MemoryContext cxt)
 {
 	static uint64 salt[2] = {0, 0};
-	char	   *fields = connection_string(tenant);
-	int			len = (int) strlen(fields);
+	char	   *all = connection_string(tenant, tenant->password);
+	int			len = (int) strlen(all);
+	char	   *fields;
 
 	if (salt[0] == 0 && !pg_strong_random(salt, sizeof(salt)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random number")));
 	fields = psprintf("%016llx%016llx",
-					  (unsigned long long) hash_bytes_extended((unsigned char *) fields, len, salt[0]),
-					  (unsigned long long) hash_bytes_extended((unsigned char *) fields, len, salt[1]));
+					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[0]),
+					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[1]));
+	wh_secret_wipe(all);
 	return MemoryContextStrdup(cxt, psprintf("%s %s", tenant->name, fields));
 }
 
@@ -484,9 +506,19 @@ wh_tenant_read(const char *tenant_name)
 Datum
 wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 {
+	WhTenant   *tenant;
+	char	   *password;
+	char	   *conninfo;
+	text	   *result;
+
 	wh_require_preloaded();
-	PG_RETURN_TEXT_P(cstring_to_text(connection_string(
-		wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name")))));
+	tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name"));
+	password = wh_password_of(tenant, wh_connect_timeout);
+	conninfo = connection_string(tenant, password);
+	wh_secret_wipe(password);
+	result = cstring_to_text(conninfo);
+	wh_secret_wipe(conninfo);
+	PG_RETURN_TEXT_P(result);
 }
 
 /* For the views; what decides is the launcher's own look at the same hours. */
