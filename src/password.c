@@ -9,10 +9,9 @@
  * of the file; as long as the older ones are in the file too, everything can
  * be read whenever the server stops.
  *
- * A password that was decrypted here is wiped by whoever asked for it.  The
- * trigger raises without the context of its statement: that of COPY is the
- * whole row, with the password in it.  Lock order: rotate_key() locks
- * tenant_connections against writers, and nothing after it.
+ * A password that was decrypted here is wiped by whoever asked for it.  Lock
+ * order: rotate_key() locks tenant_connections against writers, and nothing
+ * after it.
  */
 #include "postgres.h"
 
@@ -148,33 +147,42 @@ is_same_identity(const WhTenant *a, const WhTenant *b)
 }
 
 /*
- * What the row will hold, or NULL if it may stay as it is.  An UPDATE that has
- * to do with neither the password nor what it is for reads no key.
+ * For an UPDATE; NULL if the row may stay as it is.  One that has to do with
+ * neither the password nor what it is for reads no key.  A ciphertext that
+ * follows its row elsewhere has been let through by check_tenant_row(); one
+ * that is given anew must be this row's: nobody restores by UPDATE.
  */
+static char *
+password_after_update(const WhTenant *before, const WhTenant *tenant)
+{
+	bool		is_same = is_same_text(before->password, tenant->password);
+	char	   *clear;
+	char	   *stored;
+
+	if (is_same && is_same_identity(before, tenant))
+		return NULL;
+	if (!wh_secret_is_sealed(tenant->password))
+		return wh_password_to_store(tenant, tenant->password);
+	clear = wh_secret_open(is_same ? before : tenant, tenant->password);
+	stored = is_same ? wh_secret_seal(tenant, clear) : NULL;
+	wh_secret_wipe(clear);
+	return stored;
+}
+
+/* What the row will hold, or NULL if it may stay as it is. */
 static char *
 password_for_row(const TriggerData *trigger, HeapTuple row)
 {
-	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	WhTenant	tenant;
 	WhTenant	before;
-	char	   *stored;
 
 	read_identity(trigger, row, &tenant);
 	if (tenant.password == NULL)
 		return NULL;
-	if (is_update)
-	{
-		read_identity(trigger, trigger->tg_trigtuple, &before);
-		if (is_same_text(before.password, tenant.password) && is_same_identity(&before, &tenant))
-			return NULL;
-		/* a ciphertext that is given anew must be this row's: nobody restores by UPDATE */
-		if (wh_secret_is_sealed(tenant.password))
-			wh_secret_wipe(wh_secret_open(&tenant, tenant.password));
-	}
-	stored = wh_password_to_store(&tenant, tenant.password);
-	if (!wh_secret_is_sealed(tenant.password))
-		wh_secret_wipe(tenant.password);
-	return stored;
+	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		return wh_password_to_store(&tenant, tenant.password);
+	read_identity(trigger, trigger->tg_trigtuple, &before);
+	return password_after_update(&before, &tenant);
 }
 
 static HeapTuple
@@ -192,7 +200,6 @@ Datum
 wh_sql_seal_password(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	ErrorContextCallback *contexts = error_context_stack;
 	HeapTuple	row;
 	char	   *stored;
 
@@ -202,10 +209,7 @@ wh_sql_seal_password(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function must be called as a trigger")));
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
-	/* who catches an error sets it back */
-	error_context_stack = NULL;
 	stored = password_for_row(trigger, row);
-	error_context_stack = contexts;
 	return PointerGetDatum(stored == NULL ? row : with_password(trigger, row, stored));
 }
 

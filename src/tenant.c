@@ -332,14 +332,11 @@ Datum
 wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	ErrorContextCallback *contexts = error_context_stack;
 	HeapTuple	row;
 
 	wh_require_preloaded();
 	check_called_as_trigger(fcinfo);
 	row = new_row(trigger);
-	/* that of COPY is the whole row; who catches an error sets it back */
-	error_context_stack = NULL;
 	check_not_null(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		refuse_renaming(trigger);
@@ -354,7 +351,6 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	check_limit(trigger, row, "max_rows_per_second");
 	check_limit(trigger, row, "max_bytes_per_second");
 	check_quiet_hours(trigger, row);
-	error_context_stack = contexts;
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		row = with_updated_at(trigger, row);
 	return PointerGetDatum(row);

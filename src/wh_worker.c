@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 
 #include "guc.h"
+#include "hide_row.h"
 #include "key_file.h"
 #include "prune.h"
 #include "sqlutil.h"
@@ -170,6 +171,7 @@ _PG_init(void)
 	warn_if_too_few_processes();
 	check_key_file();
 	wh_supervisor_register();
+	wh_hide_row_register();
 	wh_prune_register();
 	preloaded = true;
 }

@@ -142,19 +142,23 @@ attack('a dump in which somebody changed the host opens the password for that ho
 			SELECT _wh.get_tenant_connection_string('none')", $password);
 	});
 
-attack('a host is changed, and the ciphertext given as the password anew',
+my $earlier = stored('b');
+sql($node, "UPDATE _wh.tenant_connections SET password = '$password' WHERE tenant_name = 'b'");
+attack('a host is changed, and an earlier ciphertext given as the password anew',
 	why => qr/was not encrypted for this row/,
 	weak => sub {
 		attempt($clear, 'postgres', "UPDATE stock SET host = 'other.example', password = password WHERE tenant_name = 'a'");
 		gets($clear, 'postgres', "SELECT pgp_sym_decrypt(password, 'key') FROM stock WHERE host = 'other.example'", $password);
 	},
 	here => sub {
-		my $ciphertext = stored('b');
-
-		gets($node, 'postgres', "UPDATE _wh.tenant_connections SET host = 'evil.example', password = '$ciphertext' WHERE tenant_name = 'b';
+		gets($node, 'postgres', "SET ROLE whadmin;
+			UPDATE _wh.tenant_connections SET host = 'evil.example', password = '$earlier' WHERE tenant_name = 'b';
 			SELECT _wh.get_tenant_connection_string('b')", qr/evil\.example.*\Q$password/);
 	});
 is(clear_text('b'), $password, 'nothing of it stays');
+sql($node, "UPDATE _wh.tenant_connections SET port = port + 1, password = password WHERE tenant_name = 'b'");
+is(clear_text('b'), $password, 'a superuser moves a tenant and says that its password goes along');
+sql($node, "UPDATE _wh.tenant_connections SET port = port - 1, password = password WHERE tenant_name = 'b'");
 
 my $damaged = stored('b') =~ s/(.)$/$1 eq '0' ? '1' : '0'/er;
 fails_with($node, "UPDATE _wh.tenant_connections SET password = '$damaged' WHERE tenant_name = 'b'",

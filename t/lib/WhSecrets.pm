@@ -9,10 +9,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Basename qw(basename);
 
 our @EXPORT = qw(
   new_key write_key_file talkative_settings remember_password
-  log_entries entries_with is_typed_statement shown_by_catalogs
+  log_entries entries_with is_typed_statement shown_by_catalogs show_secrets
 );
 
 # ---- keys --------------------------------------------------------------
@@ -108,25 +109,43 @@ sub is_typed_statement
 	return $entry =~ /\] \S+ (?:LOG:  (?:00000: )?(?:statement|execute \S+|duration: \S+ ms  statement): |STATEMENT:  )/;
 }
 
-# All that the catalogs, the statistics and our own views show to a superuser,
-# but for this query: the texts in which a password of $node might be.
+# All that the catalogs, the statistics and our own relations show to a
+# superuser, as text.
 sub shown_by_catalogs
 {
 	my ($node, $database) = @_;
 	my @relations = split /\n/, $node->safe_psql($database, q{
 		SELECT c.oid::regclass FROM pg_class c
-		WHERE c.relkind IN ('v', 'r', 'm', 'p')
+		WHERE c.relkind IN ('v', 'r', 'm', 'S')
 		  AND c.oid::regclass::text ~ '^(_wh\.|pg_stat|pg_views|pg_matviews|pg_proc$|pg_rewrite|pg_settings|pg_prepared|pg_cursors|pg_trigger$|pg_attrdef|pg_description)'
 		ORDER BY 1});
-	my $shown = '';
+	my ($status, $out, $err) = $node->psql($database,
+		join "\n", map { ("\\echo == $_", "SELECT * FROM $_;") } @relations);
 
-	foreach my $relation (@relations)
+	return "$out\n$err\n";
+}
+
+# Writes what the databases of a server show, and their dumps, below TESTDIR.
+# A server that the test has stopped says nothing.
+sub show_secrets
+{
+	my ($node) = @_;
+
+	return unless defined $node->{_pid} && defined $ENV{TESTDIR};
+	my ($status, $databases) = $node->psql('postgres', q{SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template1'});
+
+	return if $status != 0;
+	foreach my $database (split /\n/, $databases)
 	{
-		my ($status, $out, $err) = $node->psql($database, "SELECT * FROM $relation");
+		my $file = "$ENV{TESTDIR}/shown_" . basename($0, '.pl') . '_' . $node->name . "_$database";
 
-		$shown .= "== $relation\n$out\n$err\n";
+		open my $shown, '>', $file or die "could not write $file: $!";
+		$node->psql($database, 'CREATE EXTENSION IF NOT EXISTS pg_stat_statements');
+		print $shown shown_by_catalogs($node, $database);
+		close $shown or die "could not write $file: $!";
+		system('pg_dump', '-f', "$file.dump", '-d', $node->connstr($database));
 	}
-	return $shown;
+	return;
 }
 
 1;
