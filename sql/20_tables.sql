@@ -38,7 +38,7 @@ COMMENT ON COLUMN _wh.tenant_connections.host IS 'Host name, address or socket d
 COMMENT ON COLUMN _wh.tenant_connections.port IS 'TCP port, 1 to 65535';
 COMMENT ON COLUMN _wh.tenant_connections.dbname IS 'Database at the tenant';
 COMMENT ON COLUMN _wh.tenant_connections.username IS 'Role at the tenant; read-only rights are enough';
-COMMENT ON COLUMN _wh.tenant_connections.password IS 'Password of that role, or NULL';
+COMMENT ON COLUMN _wh.tenant_connections.password IS 'Password of that role, encrypted if there is a key file, or NULL';
 COMMENT ON COLUMN _wh.tenant_connections.sslmode IS 'As libpq''s sslmode; require by default';
 COMMENT ON COLUMN _wh.tenant_connections.sslrootcert IS 'File with trusted certificate authorities, for verify-ca and verify-full';
 COMMENT ON COLUMN _wh.tenant_connections.options IS 'Further libpq parameters as a JSON object of strings and numbers, from a list of safe ones';
