@@ -48,7 +48,6 @@ sub talkative_settings
 		log_statement => "'all'",
 		log_min_messages => "'debug5'",
 		log_min_error_statement => "'debug5'",
-		log_error_verbosity => "'verbose'",
 		log_parameter_max_length_on_error => -1,
 		log_duration => 'on');
 }
@@ -106,7 +105,7 @@ sub is_typed_statement
 {
 	my ($entry) = @_;
 
-	return $entry =~ /\] \S+ (?:LOG:  (?:00000: )?(?:statement|execute \S+|duration: \S+ ms  statement): |STATEMENT:  )/;
+	return $entry =~ /\] \S+ (?:LOG:  (?:statement|execute \S+|duration: \S+ ms  statement): |STATEMENT:  )/;
 }
 
 # All that the catalogs, the statistics and our own relations show to a
