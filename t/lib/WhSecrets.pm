@@ -47,7 +47,6 @@ sub talkative_settings
 	return (
 		log_statement => "'all'",
 		log_min_messages => "'debug5'",
-		log_min_error_statement => "'debug5'",
 		log_parameter_max_length_on_error => -1,
 		log_duration => 'on');
 }
