@@ -32,6 +32,9 @@
 #include "remote_guard.h"
 #include "remote_private.h"
 
+/* Never exists; libpq takes an empty name, and a null one, for its default. */
+#define NO_FILE "/dev/null/none"
+
 static const char *const safe_options[] = {
 	"channel_binding", "connect_timeout", "keepalives", "keepalives_count",
 	"keepalives_idle", "keepalives_interval", "ssl_max_protocol_version",
@@ -153,7 +156,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("keepalives_count", "3");
 	PARAMETER("tcp_user_timeout", psprintf("%d", wh_fetch_idle_timeout));
 	/* no file, and not the certificate in the home of the server's user either */
-	PARAMETER("sslcert", "/dev/null/none");
+	PARAMETER("sslcert", NO_FILE);
 	/* a later one wins, so options may change those above, not those below */
 	for (int i = 0; i < tenant->noptions; i++)
 	{
@@ -166,7 +169,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("dbname", tenant->dbname);
 	PARAMETER("user", tenant->username);
 	PARAMETER("password", tenant->password);
-	PARAMETER("passfile", "/dev/null");
+	PARAMETER("passfile", NO_FILE);
 	PARAMETER("sslmode", tenant->sslmode);
 	PARAMETER("sslrootcert", tenant->sslrootcert);
 	PARAMETER("gssencmode", "disable");
