@@ -23,6 +23,7 @@
 #include "attempt.h"
 #include "clock.h"
 #include "error.h"
+#include "password.h"
 #include "refresh.h"
 #include "remote.h"
 #include "sqlutil.h"
@@ -136,7 +137,7 @@ static void
 check_password(Check *check)
 {
 	if (check->tenant->password_required)
-		report(check, "password", true, "the tenant asked for it");
+		report(check, "password", true, wh_password_source(check->tenant));
 	else
 		report(check, "password", false, "the tenant need not ask for one: password_required is off");
 }

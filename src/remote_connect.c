@@ -29,8 +29,10 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "password.h"
 #include "remote_guard.h"
 #include "remote_private.h"
+#include "secret.h"
 
 /* Never exists; libpq takes an empty name, and a null one, for its default. */
 #define NO_FILE "/dev/null/none"
@@ -148,6 +150,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
 	const char **names = palloc0((tenant->noptions + 24) * sizeof(char *));
 	const char **values = palloc0((tenant->noptions + 24) * sizeof(char *));
+	char	   *password;
 	int			n = 0;
 
 #define PARAMETER(name, value) (names[n] = (name), values[n++] = (value))
@@ -168,14 +171,12 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("port", psprintf("%d", tenant->port));
 	PARAMETER("dbname", tenant->dbname);
 	PARAMETER("user", tenant->username);
-	PARAMETER("password", tenant->password);
 	PARAMETER("passfile", NO_FILE);
 	PARAMETER("sslmode", tenant->sslmode);
 	PARAMETER("sslrootcert", tenant->sslrootcert);
 	PARAMETER("gssencmode", "disable");
 	PARAMETER("client_encoding", GetDatabaseEncodingName());
 	PARAMETER("application_name", remote->application_name);
-#undef PARAMETER
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -183,7 +184,11 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errmsg("could not connect to tenant \"%s\": too many open files", remote->name),
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
+	PARAMETER("password", password = wh_password_of(tenant, connect_timeout(tenant)));
+#undef PARAMETER
+	/* libpq keeps a copy, and wipes that when it closes the connection */
 	remote->conn = wh_guard_connect_start(names, values);
+	wh_secret_wipe(password);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);

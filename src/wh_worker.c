@@ -14,6 +14,8 @@
 #include "storage/ipc.h"
 
 #include "guc.h"
+#include "hide_row.h"
+#include "key_file.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -140,6 +142,18 @@ warn_if_too_few_processes(void)
 						 needed)));
 }
 
+/* A server with a key file that cannot be used does not start, as with its own TLS key. */
+static void
+check_key_file(void)
+{
+	WhKeys		keys;
+
+	if (IsUnderPostmaster || !wh_key_file_is_set())
+		return;
+	wh_keys_read(&keys);
+	wh_keys_wipe(&keys);
+}
+
 void
 _PG_init(void)
 {
@@ -155,7 +169,9 @@ _PG_init(void)
 	shmem_startup_hook = start_shared_memory;
 	RegisterXactCallback(tell_launcher, NULL);
 	warn_if_too_few_processes();
+	check_key_file();
 	wh_supervisor_register();
+	wh_hide_row_register();
 	wh_prune_register();
 	preloaded = true;
 }

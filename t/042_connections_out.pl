@@ -71,7 +71,11 @@ let_in($thief, 'local all all trust', 'hostssl all all 127.0.0.1/32 password');
 
 # ---- warehouses: ours, ours weakened, and one on dblink ----------------
 
-my $node = new_warehouse(conf => { 'wh_worker.enabled' => 'off' });
+# A program that knows all passwords.
+append_to_file("$files/vault", "#!/bin/sh\necho $password\n");
+chmod 0700, "$files/vault" or die "could not chmod vault: $!";
+
+my $node = new_warehouse(conf => { 'wh_worker.enabled' => 'off', 'wh_worker.password_command' => "'$files/vault'" });
 my @tables = qw(tenant_connections mv_templates);
 
 sub new_stock
@@ -197,7 +201,7 @@ sub attack_with_row
 is(sql($node, insert_statement(row_of($production)) . fetch_statement()),
 	'the rows of production', 'a tenant that asks for the password of its row is reached');
 is(sql($node, "SELECT detail FROM _wh.check_tenant('evil') WHERE check_name = 'password'"),
-	'the tenant asked for it', 'and check_tenant says so');
+	'stored in clear; wh_worker.key_file would encrypt it', 'and check_tenant says how');
 
 # ---- as the server's operating system user -----------------------------
 
@@ -460,6 +464,19 @@ my $same = 'UPDATE _wh.tenant_connections SET port = ' . $thief->port . ", passw
 attack('a password is not given anew by password = password', why => qr/password of tenant "evil" is cleared.*it has no password/s,
 	weak => sub { fetched('unchecked', $same, $arrived) },
 	here => sub { fetched('postgres', $same, $arrived) });
+
+attack('a vault gives the password for another server', why => qr/only a superuser may let wh_worker.password_command give/,
+	weak => sub { fetched('unchecked', insert_statement(row_of($thief, password => undef, password_from_command => 'true')), $arrived) },
+	here => sub { fetched('postgres', insert_statement(row_of($thief, password => undef, password_from_command => 'true')), $arrived) });
+foreach my $database ('postgres', 'unchecked')
+{
+	sql($node, insert_statement(row_of($production, password => undef, password_from_command => 'true')), $database);
+}
+is(sql($node, fetch_statement()), 'the rows of production', 'a superuser may have the program asked');
+my $moved = 'UPDATE _wh.tenant_connections SET port = ' . $thief->port . " WHERE tenant_name = 'evil';";
+attack('the same, by a change of the port', why => qr/only a superuser may change port of tenant "evil"/,
+	weak => sub { fetched('unchecked', $moved, $arrived) },
+	here => sub { fetched('postgres', $moved, $arrived) });
 
 # ---- what goes on as it should -----------------------------------------
 
