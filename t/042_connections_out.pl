@@ -295,13 +295,8 @@ attack_with_options('an option that redirects', { row_of($production, host => 'p
 attack_with_options('an option that names a password file', { row_of($production, password => undef) },
 	{ passfile => "$files/passfile" }, 'the rows of production', qr/options may not hold "passfile"/);
 attack_with_options('a certificate and key of the server', { row_of($production, username => 'cert_reader', password => undef) },
-	{ sslcert => "$files/client.crt", sslkey => "$files/client.key", sslmode => 'require' },
-	'the rows of production', qr/options may not hold "sslmode"/);
-attack('the same, as it may be written', why => qr/only a superuser may name or change files/,
-	weak => sub { fetched('unchecked', insert_statement(row_of($production, username => 'cert_reader', password => undef, password_required => 'false',
-				options => qq({"sslcert": "$files/client.crt", "sslkey": "$files/client.key"}))), 'the rows of production') },
-	here => sub { fetched('postgres', insert_statement(row_of($production, username => 'cert_reader', password => undef,
-				options => qq({"sslcert": "$files/client.crt", "sslkey": "$files/client.key"}))), 'the rows of production') });
+	{ sslcert => "$files/client.crt", sslkey => "$files/client.key" },
+	'the rows of production', qr/only a superuser may name or change files/);
 my $no_certificate = qr/"\Q$files\E\/passfile": no certificate/;
 attack('a look at what files there are', why => qr/only a superuser may name or change files/,
 	weak => sub { fetched('unchecked', insert_statement(row_of($production, sslmode => 'verify-ca', sslrootcert => "$files/passfile")), $no_certificate) },
@@ -315,7 +310,7 @@ attack_with_row('a server that offers no TLS', { row_of($no_tls) }, $in_the_clea
 attack_with_row('sslmode prefer', { row_of($no_tls, sslmode => 'prefer') }, $in_the_clear, qr/sslmode "prefer" does not protect/);
 attack_with_row('sslmode disable behind a socket in a list of hosts',
 	{ row_of($no_tls, host => '/nonexistent,127.0.0.1', sslmode => 'disable') }, $in_the_clear, qr/sslmode "disable" does not protect/);
-attack('a permission for it that nobody gave', why => qr/only a superuser may do without TLS to tenant "evil"/,
+attack('a row that asks for no TLS', why => qr/only a superuser may do without TLS to tenant "evil"/,
 	weak => sub { fetched('unchecked', insert_statement(row_of($no_tls, sslmode => 'disable', tls_required => 'false')), $in_the_clear) },
 	here => sub { fetched('postgres', insert_statement(row_of($no_tls, sslmode => 'disable', tls_required => 'false')), $in_the_clear) });
 fails_with($node, insert_statement(row_of($production, host => '127.0.0.1,')), '22023', qr/empty entry/,
@@ -338,7 +333,7 @@ foreach my $database ('postgres', 'unchecked')
 	like((attempt($node, $database, insert_statement(row_of($thief, %verified)) . fetch_statement()))[2],
 		qr/does not match host name "localhost"/, "$database: the certificate is another server's");
 }
-attack('the same, with verification turned off', why => qr/it has no password/,
+attack('verification turned off, to receive the password', why => qr/it has no password/,
 	weak => sub { fetched('unchecked', "UPDATE _wh.tenant_connections SET sslmode = 'require' WHERE tenant_name = 'evil';", $arrived) },
 	here => sub { fetched('postgres', "UPDATE _wh.tenant_connections SET sslmode = 'require' WHERE tenant_name = 'evil';", $arrived) });
 
@@ -474,7 +469,7 @@ foreach my $database ('postgres', 'unchecked')
 }
 is(sql($node, fetch_statement()), 'the rows of production', 'a superuser may have the program asked');
 my $moved = 'UPDATE _wh.tenant_connections SET port = ' . $thief->port . " WHERE tenant_name = 'evil';";
-attack('the same, by a change of the port', why => qr/only a superuser may change port of tenant "evil"/,
+attack('a vault gives the password for another port', why => qr/only a superuser may change port of tenant "evil"/,
 	weak => sub { fetched('unchecked', $moved, $arrived) },
 	here => sub { fetched('postgres', $moved, $arrived) });
 
