@@ -258,7 +258,7 @@ warehouse_tenant()
 		SELECT _wh.remove_tenant(tenant_name, true) FROM _wh.tenant_connections WHERE tenant_name = :'name';
 		BEGIN;
 		SELECT _wh.add_tenant(:'name', '127.0.0.1', :port, :'database', 'reader', :'password', :'templates', :'first');
-		UPDATE _wh.tenant_connections SET sslmode = :'sslmode' WHERE tenant_name = :'name';
+		UPDATE _wh.tenant_connections SET sslmode = :'sslmode', tls_required = :'sslmode' = 'require' WHERE tenant_name = :'name';
 		UPDATE _wh.schedules SET active = false;
 		COMMIT;
 	SQL

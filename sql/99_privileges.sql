@@ -1,22 +1,34 @@
 -- Everything belongs to admin_role; nobody else may touch it unless granted.
+-- But tenant_connections and the trigger functions stay with the superuser who
+-- makes the extension: a table's owner can switch its triggers off, or add rows
+-- that they never see, and a function's owner can replace it. What only a
+-- superuser may allow would then be anybody's who owns it; and a superuser who
+-- writes a row would run what admin_role made of the function.
 DO $$
 DECLARE
 	admin_role text := current_setting('wh_worker.admin_role');
 	object record;
 BEGIN
 	FOR object IN
-		SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind, c.oid::regclass::text AS name
+		SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind, c.oid::regclass::text AS name,
+			c.oid = '_wh.tenant_connections'::regclass AS stays
 		FROM pg_catalog.pg_class c
 		WHERE c.relnamespace = '_wh'::regnamespace AND c.relkind IN ('r', 'v')
 	LOOP
-		EXECUTE format('ALTER %s %s OWNER TO %I', object.kind, object.name, admin_role);
+		IF NOT object.stays THEN
+			EXECUTE format('ALTER %s %s OWNER TO %I', object.kind, object.name, admin_role);
+		END IF;
 		EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', object.name);
 	END LOOP;
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES'
+		' ON _wh.tenant_connections TO %I WITH GRANT OPTION', admin_role);
 	FOR object IN
-		SELECT p.oid::regprocedure::text AS name
+		SELECT p.oid::regprocedure::text AS name, p.prorettype = 'trigger'::regtype AS stays
 		FROM pg_catalog.pg_proc p WHERE p.pronamespace = '_wh'::regnamespace
 	LOOP
-		EXECUTE format('ALTER FUNCTION %s OWNER TO %I', object.name, admin_role);
+		IF NOT object.stays THEN
+			EXECUTE format('ALTER FUNCTION %s OWNER TO %I', object.name, admin_role);
+		END IF;
 		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', object.name);
 	END LOOP;
 	-- Public views that refuse to be read call it as whoever reads them.

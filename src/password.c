@@ -49,7 +49,7 @@ wh_password_of(const WhTenant *tenant, int timeout)
 {
 	if (tenant->password != NULL)
 		return wh_secret_open(tenant, tenant->password);
-	if (wh_password_command[0] != '\0')
+	if (wh_password_is_known(tenant))
 		return wh_password_command_run(tenant, timeout);
 	return NULL;
 }
@@ -57,7 +57,8 @@ wh_password_of(const WhTenant *tenant, int timeout)
 bool
 wh_password_is_known(const WhTenant *tenant)
 {
-	return tenant->password != NULL || wh_password_command[0] != '\0';
+	return tenant->password != NULL ||
+		(tenant->password_from_command && wh_password_command[0] != '\0');
 }
 
 const char *

@@ -23,6 +23,9 @@ typedef struct WhTenant
 	char	   *password;		/* as it is stored, or NULL; see password.h */
 	char	   *sslmode;
 	char	   *sslrootcert;	/* or NULL */
+	bool		password_required;	/* the tenant must ask for the password */
+	bool		tls_required;	/* over TCP */
+	bool		password_from_command;	/* may wh_worker.password_command be asked? */
 	int			noptions;		/* further libpq parameters, already checked */
 	char	  **option_names;
 	char	  **option_values;
@@ -33,6 +36,17 @@ typedef struct WhTenant
 
 /* A parameter that options may name?  (connect_timeout, keepalives, ...) */
 extern bool wh_remote_option_is_safe(const char *name);
+
+/* One that names a file, so that only a superuser may set it?  (sslcert, ...) */
+extern bool wh_remote_option_is_file(const char *name);
+extern const char *const wh_remote_file_options[];	/* ends with NULL */
+
+/* The same of sslrootcert, which may be NULL. */
+extern bool wh_remote_is_root_file(const char *sslrootcert);
+
+/* Nothing but Unix-domain sockets?  TLS over TCP for certain? */
+extern bool wh_remote_host_is_local(const char *host);
+extern bool wh_remote_sslmode_encrypts(const char *sslmode);
 
 /* Connects; raises 08001, 28P01, ... with the tenant's name in the message. */
 extern WhRemote *wh_remote_connect(const WhTenant *tenant, const char *application_name);

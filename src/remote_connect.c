@@ -2,7 +2,8 @@
  * remote_connect.c: makes a connection to a tenant, and tells its state.
  *
  * Called by refresh.c, fetch_day and the checks through remote.h.  Here it is
- * decided which libpq parameters a tenant's options may set.
+ * decided which libpq parameters a tenant's options may set; remote_guard.c
+ * decides which connections may be made.
  *
  * libpq's look-up of a host name blocks; every other wait is on the latch,
  * obeys interrupts, and ends with connect_timeout, the tenant's own or the
@@ -29,8 +30,12 @@
 #include "error.h"
 #include "guc.h"
 #include "password.h"
+#include "remote_guard.h"
 #include "remote_private.h"
 #include "secret.h"
+
+/* Never exists; libpq takes an empty name, and a null one, for its default. */
+#define NO_FILE "/dev/null/none"
 
 static const char *const safe_options[] = {
 	"channel_binding", "connect_timeout", "keepalives", "keepalives_count",
@@ -143,8 +148,8 @@ connect_timeout(const WhTenant *tenant)
 static void
 start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
-	const char **names = palloc0((tenant->noptions + 20) * sizeof(char *));
-	const char **values = palloc0((tenant->noptions + 20) * sizeof(char *));
+	const char **names = palloc0((tenant->noptions + 24) * sizeof(char *));
+	const char **values = palloc0((tenant->noptions + 24) * sizeof(char *));
 	char	   *password;
 	int			n = 0;
 
@@ -153,17 +158,20 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("keepalives_interval", "10");
 	PARAMETER("keepalives_count", "3");
 	PARAMETER("tcp_user_timeout", psprintf("%d", wh_fetch_idle_timeout));
+	/* no file, and not the certificate in the home of the server's user either */
+	PARAMETER("sslcert", NO_FILE);
 	/* a later one wins, so options may change those above, not those below */
 	for (int i = 0; i < tenant->noptions; i++)
 	{
-		if (wh_remote_option_is_safe(tenant->option_names[i]))
+		if (wh_remote_option_is_safe(tenant->option_names[i]) ||
+			wh_remote_option_is_file(tenant->option_names[i]))
 			PARAMETER(tenant->option_names[i], tenant->option_values[i]);
 	}
 	PARAMETER("host", tenant->host);
 	PARAMETER("port", psprintf("%d", tenant->port));
 	PARAMETER("dbname", tenant->dbname);
 	PARAMETER("user", tenant->username);
-	PARAMETER("passfile", "/dev/null");
+	PARAMETER("passfile", NO_FILE);
 	PARAMETER("sslmode", tenant->sslmode);
 	PARAMETER("sslrootcert", tenant->sslrootcert);
 	PARAMETER("gssencmode", "disable");
@@ -179,7 +187,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("password", password = wh_password_of(tenant, connect_timeout(tenant)));
 #undef PARAMETER
 	/* libpq keeps a copy, and wipes that when it closes the connection */
-	remote->conn = PQconnectStartParams(names, values, 0);
+	remote->conn = wh_guard_connect_start(names, values);
 	wh_secret_wipe(password);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -223,7 +231,7 @@ finish_connecting(WhRemote *remote, int timeout)
 								   PQsocket(remote->conn), left, PG_WAIT_EXTENSION);
 		wh_remote_check_latch(events);
 		if (events & wanted)
-			status = PQconnectPoll(remote->conn);
+			status = wh_guard_connect_poll(remote->conn);
 	}
 }
 
@@ -280,12 +288,15 @@ wh_remote_option_is_safe(const char *name)
 WhRemote *
 wh_remote_connect(const WhTenant *tenant, const char *application_name)
 {
-	WhRemote   *remote = make_remote(tenant, application_name);
+	WhRemote   *remote;
 
+	wh_guard_before(tenant);
+	remote = make_remote(tenant, application_name);
 	PG_TRY();
 	{
 		start_connecting(remote, tenant);
 		finish_connecting(remote, connect_timeout(tenant));
+		wh_guard_after(tenant, remote->conn);
 		make_ready(remote);
 	}
 	PG_CATCH();

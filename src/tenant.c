@@ -33,6 +33,7 @@
 #include "secret.h"
 #include "sqlutil.h"
 #include "tenant.h"
+#include "tenant_guard.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_check_tenant_row);
@@ -248,7 +249,7 @@ check_quiet_hours(TriggerData *trigger, HeapTuple row)
 static void
 check_option(const char *key, const JsonbValue *value)
 {
-	if (!wh_remote_option_is_safe(key))
+	if (!wh_remote_option_is_safe(key) && !wh_remote_option_is_file(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options may not hold \"%s\"", key),
@@ -351,6 +352,7 @@ wh_sql_check_tenant_row(PG_FUNCTION_ARGS)
 	check_limit(trigger, row, "max_rows_per_second");
 	check_limit(trigger, row, "max_bytes_per_second");
 	check_quiet_hours(trigger, row);
+	row = wh_tenant_guard_row(trigger, row);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		row = with_updated_at(trigger, row);
 	return PointerGetDatum(row);
@@ -467,7 +469,8 @@ make_fingerprint(const WhTenant *tenant, MemoryContext cxt)
 					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[0]),
 					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[1]));
 	wh_secret_wipe(all);
-	return MemoryContextStrdup(cxt, psprintf("%s %s", tenant->name, fields));
+	return MemoryContextStrdup(cxt, psprintf("%s %s %d%d%d", tenant->name, fields, tenant->password_required,
+											 tenant->tls_required, tenant->password_from_command));
 }
 
 WhTenant *
@@ -479,7 +482,8 @@ wh_tenant_read(const char *tenant_name)
 
 	wh_spi_begin();
 	if (wh_query("SELECT tenant_name, host, port, dbname, username, password, sslmode, sslrootcert,"
-				 "       max_rows_per_second, max_bytes_per_second"
+				 "       max_rows_per_second, max_bytes_per_second, password_required, tls_required,"
+				 "       password_from_command"
 				 "  FROM _wh.tenant_connections WHERE tenant_name = $1",
 				 lengthof(args), args) == 0)
 		report_unknown_tenant(tenant_name);
@@ -493,6 +497,9 @@ wh_tenant_read(const char *tenant_name)
 	tenant->sslrootcert = wh_get_text(cxt, 0, 8);
 	tenant->max_rows_per_second = wh_get_int8(0, 9);
 	tenant->max_bytes_per_second = wh_get_int8(0, 10);
+	tenant->password_required = wh_get_bool(0, 11);
+	tenant->tls_required = wh_get_bool(0, 12);
+	tenant->password_from_command = wh_get_bool(0, 13);
 	read_options(tenant, cxt);
 	tenant->fingerprint = make_fingerprint(tenant, cxt);
 	wh_spi_end();

@@ -71,7 +71,7 @@ foreach my $name ('stalled', 'cut', 'late')
 my $old_content = checksum($node, "SELECT * FROM late.events");
 foreach my $name (sort keys %broken_port)
 {
-	sql($node, "UPDATE _wh.tenant_connections SET port = $broken_port{$name} WHERE tenant_name = '$name'");
+	sql($node, "UPDATE _wh.tenant_connections SET port = $broken_port{$name}, password = '" . reader_password() . "' WHERE tenant_name = '$name'");
 }
 $tls->safe_psql('late', q{
 	ALTER TABLE events RENAME TO events_table;
@@ -159,7 +159,7 @@ foreach my $bad (@bad)
 
 # ---- once the cause is gone --------------------------------------------
 
-sql($node, "UPDATE _wh.tenant_connections SET port = " . $tls->port . " WHERE tenant_name IN ('down', 'plain', 'silent', 'stalled', 'cut')");
+sql($node, "UPDATE _wh.tenant_connections SET port = " . $tls->port . ", password = '" . reader_password() . "' WHERE tenant_name IN ('down', 'plain', 'silent', 'stalled', 'cut')");
 is(sql($node, "SELECT _wh.wait_for_backfill($id, '40 s')"),
 	'failed', 'nothing has to be done for those that were set aside');
 is( sql($node, "SELECT string_agg(tenant_name, ' ' ORDER BY tenant_name) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh' AND state = 'succeeded'"),

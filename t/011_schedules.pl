@@ -306,13 +306,13 @@ all_ended($node, 'the commands end');
 
 set_config($node, 'wh_worker.catchup_days', '0');
 sql($node, "UPDATE _wh.schedules SET schedule = '58 23 * * *' WHERE name = '$refresh'");
-sql($node, "UPDATE _wh.tenant_connections SET port = 1");
+sql($node, "UPDATE _wh.tenant_connections SET port = 1, password = '" . reader_password() . "'");
 step_clock($node, '2025-07-15 23:58:02');
 wait_until($node, "SELECT count(*) > 0 FROM _wh.job_run_details d JOIN _wh.jobs j USING (job_id) WHERE d.status = 'retrying' AND j.target_date = '2025-07-15' AND j.state IN ('queued', 'running')",
 	'a load of today cannot reach its tenant before midnight');
 my $job = sql($node, "SELECT job_id FROM _wh.jobs WHERE state IN ('queued', 'running')");
 step_clock($node, '2025-07-16 00:10');
-$node->safe_psql('postgres', 'UPDATE _wh.tenant_connections SET port = ' . $production->port);
+$node->safe_psql('postgres', "UPDATE _wh.tenant_connections SET password = '" . reader_password() . "', port = " . $production->port);
 wait_for_job($node, "job_id = $job", 'succeeded', 'and is retried after it');
 is(sql($node, "SELECT target_date || ' ' || reason FROM _wh.jobs WHERE job_id = $job"), '2025-07-15 today', 'for the day that it was queued for');
 $node->stop;

@@ -115,7 +115,7 @@ sub is_loaded_once
 
 set_probe("$probe -- the same");
 is_loaded_once('another probe');
-sql($node, "UPDATE _wh.tenant_connections SET host = 'localhost'");
+sql($node, "UPDATE _wh.tenant_connections SET host = 'localhost', password = '" . reader_password() . "'");
 is_loaded_once('another host');
 sql($node, "UPDATE _wh.mv_templates SET indexes = indexes || ';CREATE INDEX idx_{schema}_{view_name}_at ON {schema}.{view_name} (at)'");
 is_loaded_once('another version of the template');

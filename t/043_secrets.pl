@@ -310,7 +310,7 @@ write_vault(qq(echo "\$# \$1 \$2 \$WH_TENANT_HOST:\$WH_TENANT_PORT/\$WH_TENANT_D
 	echo '$password'
 	echo 'url: somewhere'));
 set_command("$vault --get");
-sql($node, "UPDATE _wh.tenant_connections SET password = NULL WHERE tenant_name = 'b'");
+sql($node, "UPDATE _wh.tenant_connections SET password = NULL, password_from_command = true WHERE tenant_name = 'b'");
 is(clear_text('b'), $password, 'the first line that the program prints is the password');
 is(slurp_file($asked), sprintf("2 --get b 127.0.0.1:%d/postgres/wh_reader\n", $tenant->port),
 	'it got the words of the setting, the name, and what the password is for, and nothing for libpq');
@@ -335,7 +335,7 @@ sub was_run
 	return -e $at->data_dir . '/pwned';
 }
 
-sql($node, "INSERT INTO _wh.tenant_connections (tenant_name, host, dbname, username) VALUES ('$literal', 'h', 'd', 'u')");
+sql($node, "INSERT INTO _wh.tenant_connections (tenant_name, host, dbname, username, password_from_command) VALUES ('$literal', 'h', 'd', 'u', true)");
 attack('the name of a tenant is run as a command by the shell of the program',
 	weak => sub {
 		attempt($clear, 'postgres', "CREATE TABLE got (line text);

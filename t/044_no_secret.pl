@@ -61,8 +61,8 @@ $listener->query_safe('LISTEN wh_worker');
 add_tenant($node, 'typed', $tenant, password => $password{typed});
 foreach my $role (qw(filed vaulted wrong))
 {
-	sql($node, sprintf("INSERT INTO _wh.tenant_connections (tenant_name, host, port, dbname, username) VALUES ('%s', '127.0.0.1', %d, 'postgres', '%s')",
-			$role, $tenant->port, $role));
+	sql($node, sprintf("INSERT INTO _wh.tenant_connections (tenant_name, host, port, dbname, username, password_from_command) VALUES ('%1\$s', '127.0.0.1', %2\$d, 'postgres', '%1\$s', '%1\$s' = 'vaulted')",
+			$role, $tenant->port));
 }
 sql($node, "SELECT _wh.set_password_from_file(tenant_name, '$scratch/' || tenant_name) FROM _wh.tenant_connections WHERE tenant_name IN ('filed', 'wrong')");
 

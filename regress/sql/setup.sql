@@ -2,11 +2,11 @@
 CREATE EXTENSION wh_worker;
 SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolpassword IS NULL AS no_password
 FROM pg_authid WHERE rolname IN ('whadmin', 'phood_ro') ORDER BY 1;
--- every object of ours belongs to the admin role
-SELECT relkind, relname, relowner::regrole FROM pg_class
+-- every object of ours belongs to the admin role, but what guards the permissions of superusers
+SELECT relkind, relname FROM pg_class
 WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'S') AND relowner <> 'whadmin'::regrole;
 SELECT p.oid::regprocedure FROM pg_proc p
-WHERE pronamespace = '_wh'::regnamespace AND proowner <> 'whadmin'::regrole;
+WHERE pronamespace = '_wh'::regnamespace AND (proowner = 'whadmin'::regrole) = (prorettype = 'trigger'::regtype);
 -- and nobody else may execute or read any of it, but what refuses whoever calls it
 SELECT p.oid::regprocedure FROM pg_proc p
 WHERE pronamespace = '_wh'::regnamespace AND has_function_privilege('phood_ro', p.oid, 'execute');

@@ -41,7 +41,9 @@ VALUES ('Tenant-A', 'h', 6543, 'd', 'u', 'it''s a \ secret', '{"keepalives_idle"
        ('tenant "b"', 'h', 5432, 'd', 'u', NULL, '{}', '2020-01-01', '2020-01-01'),
        (repeat('é', 31), 'h', 5432, 'd', 'u', NULL, '{}', '2020-01-01', '2020-01-01');
 UPDATE _wh.tenant_connections SET tenant_name = 'x' WHERE tenant_name = 'Tenant-A';
-UPDATE _wh.tenant_connections SET host = 'h2' WHERE tenant_name = 'Tenant-A';
+UPDATE _wh.tenant_connections SET host = 'h2', password = password WHERE tenant_name = 'Tenant-A';
+SELECT password FROM _wh.tenant_connections WHERE tenant_name = 'Tenant-A';
+UPDATE _wh.tenant_connections SET password = 'it''s a \ secret' WHERE tenant_name = 'Tenant-A';
 SELECT tenant_name, updated_at = created_at AS unchanged FROM _wh.tenant_connections ORDER BY tenant_name COLLATE "C";
 SELECT _wh.get_tenant_connection_string('Tenant-A');
 SELECT _wh.get_tenant_connection_string('tenant "b"');
@@ -118,7 +120,7 @@ SELECT * FROM _wh.check_tenant('nobody');
 SELECT * FROM _wh.check_template('nothing', 'c');
 SELECT * FROM _wh.check_template('sales', 'nobody');
 -- trouble at a tenant is a row
-UPDATE _wh.tenant_connections SET host = '/nonexistent' WHERE tenant_name = 'c';
+UPDATE _wh.tenant_connections SET host = '/nonexistent', password = 'secret' WHERE tenant_name = 'c';
 SELECT check_name, ok, detail <> '' FROM _wh.check_tenant('c');
 SELECT check_name, ok, detail <> '' FROM _wh.check_template('sales', 'c');
 

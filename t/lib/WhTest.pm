@@ -180,7 +180,7 @@ sub add_tenant
 	$warehouse->safe_psql(
 		'postgres',
 		sprintf(
-			'UPDATE _wh.tenant_connections SET sslmode = %s WHERE tenant_name = %s',
+			q{UPDATE _wh.tenant_connections SET sslmode = %1$s, tls_required = %1$s NOT IN ('disable', 'allow', 'prefer') WHERE tenant_name = %2$s},
 			literal($opt{sslmode}), literal($name))) if defined $opt{sslmode};
 }
 
