@@ -39,6 +39,7 @@ our @EXPORT = qw(
 
 my @proxies;
 my @warehouses;
+my $key;
 
 sub reader_password
 {
@@ -138,7 +139,7 @@ sub new_warehouse
 		%{ $opt{conf} // {} });
 
 	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
-	keep_secrets($node, \%conf) if $ENV{SECRETS};
+	keep_secrets($node, \%conf);
 	$node->append_conf('postgresql.conf', common_settings(%conf));
 	return $node if defined $opt{start} && !$opt{start};
 	$node->start;
@@ -147,14 +148,18 @@ sub new_warehouse
 	return $node;
 }
 
-# SECRETS=1: the passwords are encrypted, statements are gathered, and at the end
-# of the test its warehouses show what they know; ci/find-secrets looks at that.
+# Passwords are encrypted, by one key, so that what one warehouse dumps another
+# can use. With SECRETS=1 statements are gathered, and at the end of the test its
+# warehouses show what they know; ci/find-secrets looks at that.
 sub keep_secrets
 {
 	my ($node, $conf) = @_;
 
+	$key = new_key() unless defined $key;
+	$conf->{'wh_worker.key_file'} = "'" . write_key_file($node->basedir . '/keys', $key) . "'"
+	  unless defined $conf->{'wh_worker.key_file'};
+	return unless $ENV{SECRETS};
 	$conf->{shared_preload_libraries} =~ s/'$/, pg_stat_statements'/;
-	$conf->{'wh_worker.key_file'} //= "'" . write_key_file($node->basedir . '/keys', new_key()) . "'";
 	push @warehouses, $node;
 	return;
 }
