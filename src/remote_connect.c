@@ -30,7 +30,6 @@
 #include "error.h"
 #include "guc.h"
 #include "password.h"
-#include "remote_guard.h"
 #include "remote_private.h"
 #include "secret.h"
 

@@ -18,7 +18,7 @@
 
 #include "error.h"
 #include "password.h"
-#include "remote_guard.h"
+#include "remote_private.h"
 
 extern char **environ;
 

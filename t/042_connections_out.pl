@@ -322,6 +322,8 @@ my $arrived = 'the password has arrived';
 
 is(sql($node, insert_statement(row_of($production, %verified)) . fetch_statement()),
 	'the rows of production', 'with verify-full the tenant is reached');
+is(sql($node, insert_statement(row_of($production, %verified, options => '{"channel_binding": "require"}')) . fetch_statement()),
+	'the rows of production', 'and with channel_binding');
 sql($node, insert_statement(row_of($thief, %verified)));
 attack('a server that only looks like the tenant', why => qr/certificate verify failed/,
 	weak => sub { stock_fetched(insert_statement(stock_row(row_of($thief))), $arrived) },
