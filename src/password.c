@@ -96,6 +96,9 @@ wh_password_to_store(const WhTenant *tenant, const char *password)
 
 	if (password == NULL)
 		return NULL;
+	/* an empty one is none: there is nothing to hide, and whoever connects sees it */
+	if (password[0] == '\0')
+		return pstrdup(password);
 	if (!wh_secret_is_sealed(password))
 	{
 		if (wh_key_file_is_set())
@@ -241,7 +244,7 @@ tenants_to_rotate(void)
 
 	wh_spi_begin();
 	n = wh_query("SELECT tenant_name, password FROM _wh.tenant_connections"
-				 " WHERE password IS NOT NULL ORDER BY tenant_name", 0, NULL);
+				 " WHERE password <> '' ORDER BY tenant_name", 0, NULL);
 	for (uint64 i = 0; i < n; i++)
 	{
 		MemoryContext old;
