@@ -17,7 +17,7 @@ PG_CPPFLAGS = -I$(libpq_srcdir)
 # (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
 PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-SHLIB_LINK = $(libpq)
+SHLIB_LINK = $(libpq) -lcrypto
 
 # Bitcode lets the planner's JIT inline functions called once a row. We have
 # none, and without it nobody needs clang to build.

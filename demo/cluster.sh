@@ -165,8 +165,11 @@ scratch_certificates()
 # in its database "warehouse".
 cluster_warehouse()
 {
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	as_server sh -c 'umask 077 && openssl rand -hex 32 >"$1"' sh "$scratch/wh_worker.keys"
 	cluster_new warehouse <<-SETTINGS
 		shared_preload_libraries = 'wh_worker'
+		wh_worker.key_file = '$scratch/wh_worker.keys'
 		wh_worker.databases = 'warehouse'
 		wh_worker.max_workers = 4
 		max_worker_processes = 16

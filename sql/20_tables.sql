@@ -31,6 +31,7 @@ CREATE TABLE _wh.tenant_connections (
 	active boolean NOT NULL DEFAULT true,
 	password_required boolean NOT NULL DEFAULT true,
 	tls_required boolean NOT NULL DEFAULT true,
+	password_from_command boolean NOT NULL DEFAULT false,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now()
 );
@@ -40,7 +41,7 @@ COMMENT ON COLUMN _wh.tenant_connections.host IS 'Host name, address or socket d
 COMMENT ON COLUMN _wh.tenant_connections.port IS 'TCP port, 1 to 65535';
 COMMENT ON COLUMN _wh.tenant_connections.dbname IS 'Database at the tenant';
 COMMENT ON COLUMN _wh.tenant_connections.username IS 'Role at the tenant; read-only rights are enough';
-COMMENT ON COLUMN _wh.tenant_connections.password IS 'Password of that role, or NULL; cleared by a change of host, port, dbname or username, and of sslmode to one that verifies less, that does not give it anew';
+COMMENT ON COLUMN _wh.tenant_connections.password IS 'Password of that role, encrypted if there is a key file, or NULL; cleared by a change of host, port, dbname or username, and of sslmode to one that verifies less, that does not give it anew';
 COMMENT ON COLUMN _wh.tenant_connections.sslmode IS 'As libpq''s sslmode; require by default, at least require over TCP unless tls_required is off';
 COMMENT ON COLUMN _wh.tenant_connections.sslrootcert IS 'File with trusted certificate authorities, for verify-ca and verify-full; only a superuser may name one';
 COMMENT ON COLUMN _wh.tenant_connections.options IS 'Further libpq parameters as a JSON object of strings and numbers, from a list of safe ones, and for superusers files: sslcert, sslkey, sslcrl, sslcrldir';
@@ -51,6 +52,7 @@ COMMENT ON COLUMN _wh.tenant_connections.quiet_hours IS 'Windows of the day in w
 COMMENT ON COLUMN _wh.tenant_connections.active IS 'Whether jobs of this tenant may start; written by pause_tenant and resume_tenant';
 COMMENT ON COLUMN _wh.tenant_connections.password_required IS 'Whether the tenant has to ask for the password of this row before anything is sent there; only a superuser may turn it off';
 COMMENT ON COLUMN _wh.tenant_connections.tls_required IS 'Whether sslmode must be at least require over TCP; only a superuser may turn it off';
+COMMENT ON COLUMN _wh.tenant_connections.password_from_command IS 'Whether wh_worker.password_command gives the password when none is stored; only a superuser may turn it on';
 COMMENT ON COLUMN _wh.tenant_connections.created_at IS 'When the row was made';
 COMMENT ON COLUMN _wh.tenant_connections.updated_at IS 'When the row was last changed';
 

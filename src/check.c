@@ -23,6 +23,7 @@
 #include "attempt.h"
 #include "clock.h"
 #include "error.h"
+#include "password.h"
 #include "refresh.h"
 #include "remote.h"
 #include "sqlutil.h"
@@ -125,7 +126,7 @@ check_tls(Check *check)
 {
 	if (wh_remote_used_tls(check->remote))
 		report(check, "tls", true, psprintf("in use, sslmode %s", check->tenant->sslmode));
-	else if (check->tenant->host[0] == '/')
+	else if (wh_remote_host_is_local(check->tenant->host))
 		report(check, "tls", true, "not needed on a local socket");
 	else
 		report(check, "tls", false,
@@ -135,10 +136,10 @@ check_tls(Check *check)
 static void
 check_password(Check *check)
 {
-	if (check->tenant->password != NULL)
-		report(check, "password", true, "stored");
+	if (check->tenant->password_required)
+		report(check, "password", true, wh_password_source(check->tenant));
 	else
-		report(check, "password", false, "none is stored; the tenant let us in without one");
+		report(check, "password", false, "the tenant need not ask for one: password_required is off");
 }
 
 static void

@@ -34,6 +34,8 @@ int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
 int			wh_audit_days = 365;
+char	   *wh_key_file = NULL;
+char	   *wh_password_command = NULL;
 char	   *wh_timezone = NULL;
 int			wh_catchup_days = 7;
 int			wh_debug_clock_offset = 0;
@@ -241,6 +243,33 @@ define_job_settings(void)
 							NULL, NULL, NULL);
 }
 
+/* The program is run without a shell, and from the data directory. */
+static bool
+check_password_command(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0' && **newval != '/')
+	{
+		GUC_check_errdetail("Give the program with its full path, and its arguments separated by spaces; no shell reads them.");
+		return false;
+	}
+	return true;
+}
+
+static void
+define_secret_settings(void)
+{
+	DefineCustomStringVariable("wh_worker.key_file",
+							   "File with the keys that encrypt passwords of tenants at rest.",
+							   "The first key encrypts, all decrypt. Empty: passwords are stored in clear.",
+							   &wh_key_file, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("wh_worker.password_command",
+							   "Program that prints the password of a tenant for which none is stored.",
+							   "It is run with the tenant's name as its last argument.",
+							   &wh_password_command, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_password_command, NULL, NULL);
+}
+
 static void
 define_planner_settings(void)
 {
@@ -257,6 +286,7 @@ wh_guc_define(void)
 	define_process_settings();
 	define_job_settings();
 	define_schedule_settings();
+	define_secret_settings();
 	define_planner_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
 }

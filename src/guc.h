@@ -26,6 +26,8 @@ extern int	wh_swap_lock_timeout;	/* ms */
 extern int	wh_worker_idle_timeout; /* ms */
 extern int	wh_history_days;
 extern int	wh_audit_days;
+extern char *wh_key_file;		/* empty: none */
+extern char *wh_password_command;	/* empty: none */
 extern char *wh_timezone;
 extern int	wh_catchup_days;
 extern int	wh_debug_clock_offset;	/* s */

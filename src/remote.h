@@ -20,11 +20,12 @@ typedef struct WhTenant
 	int			port;
 	char	   *dbname;
 	char	   *username;
-	char	   *password;		/* or NULL */
+	char	   *password;		/* as it is stored, or NULL; see password.h */
 	char	   *sslmode;
 	char	   *sslrootcert;	/* or NULL */
 	bool		password_required;	/* the tenant must ask for the password */
 	bool		tls_required;	/* over TCP */
+	bool		password_from_command;	/* may wh_worker.password_command be asked? */
 	int			noptions;		/* further libpq parameters, already checked */
 	char	  **option_names;
 	char	  **option_values;

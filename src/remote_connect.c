@@ -29,10 +29,14 @@
 #include "compat.h"
 #include "error.h"
 #include "guc.h"
+#include "password.h"
 #include "plain_text.h"
 #include "remote_audit.h"
-#include "remote_guard.h"
 #include "remote_private.h"
+#include "secret.h"
+
+/* Never exists; libpq takes an empty name, and a null one, for its default. */
+#define NO_FILE "/dev/null/none"
 
 static const char *const safe_options[] = {
 	"channel_binding", "connect_timeout", "keepalives", "keepalives_count",
@@ -147,6 +151,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 {
 	const char **names = palloc0((tenant->noptions + 24) * sizeof(char *));
 	const char **values = palloc0((tenant->noptions + 24) * sizeof(char *));
+	char	   *password;
 	int			n = 0;
 
 #define PARAMETER(name, value) (names[n] = (name), values[n++] = (value))
@@ -155,7 +160,7 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("keepalives_count", "3");
 	PARAMETER("tcp_user_timeout", psprintf("%d", wh_fetch_idle_timeout));
 	/* no file, and not the certificate in the home of the server's user either */
-	PARAMETER("sslcert", "/dev/null/none");
+	PARAMETER("sslcert", NO_FILE);
 	/* a later one wins, so options may change those above, not those below */
 	for (int i = 0; i < tenant->noptions; i++)
 	{
@@ -167,14 +172,12 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 	PARAMETER("port", psprintf("%d", tenant->port));
 	PARAMETER("dbname", tenant->dbname);
 	PARAMETER("user", tenant->username);
-	PARAMETER("password", tenant->password);
-	PARAMETER("passfile", "/dev/null");
+	PARAMETER("passfile", NO_FILE);
 	PARAMETER("sslmode", tenant->sslmode);
 	PARAMETER("sslrootcert", tenant->sslrootcert);
 	PARAMETER("gssencmode", "disable");
 	PARAMETER("client_encoding", GetDatabaseEncodingName());
 	PARAMETER("application_name", remote->application_name);
-#undef PARAMETER
 
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -183,7 +186,11 @@ start_connecting(WhRemote *remote, const WhTenant *tenant)
 				 errhint("Raise max_files_per_process or the operating system's limit.")));
 	remote->has_external_fd = true;
 	wh_remote_limits_start(remote);
+	PARAMETER("password", password = wh_password_of(tenant, connect_timeout(tenant)));
+#undef PARAMETER
+	/* libpq keeps a copy, and wipes that when it closes the connection */
 	remote->conn = wh_guard_connect_start(names, values);
+	wh_secret_wipe(password);
 	if (remote->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	(void) PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);

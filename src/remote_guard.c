@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 #include "error.h"
-#include "remote_guard.h"
+#include "password.h"
+#include "remote_private.h"
 
 extern char **environ;
 
@@ -74,7 +75,9 @@ wh_remote_sslmode_encrypts(const char *sslmode)
 void
 wh_guard_before(const WhTenant *tenant)
 {
-	if (tenant->password_required && (tenant->password == NULL || tenant->password[0] == '\0'))
+	bool		is_empty = tenant->password != NULL && tenant->password[0] == '\0';
+
+	if (tenant->password_required && (is_empty || !wh_password_is_known(tenant)))
 		ereport(ERROR,
 				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
 				 errmsg("could not connect to tenant \"%s\": it has no password", tenant->name),

@@ -83,6 +83,17 @@ extern void wh_remote_send_opening(WhRemote *remote, const char *query);
 extern char *wh_remote_text_of_result(const PGresult *result);
 extern char *wh_remote_text_of_columns(TupleDesc columns);
 extern char *wh_remote_copy_sql(const char *query, TupleDesc columns, const Oid *targets, bool binary);
+/*
+ * remote_guard.c: before anything is sent, 2F003 if there is no password to give
+ * or it would go unencrypted; before the first command, 2F003 unless the tenant
+ * asked for the password.
+ */
+extern void wh_guard_before(const WhTenant *tenant);
+extern void wh_guard_after(const WhTenant *tenant, PGconn *conn);
+
+/* libpq's functions of these names, which see none of its variables in the environment. */
+extern PGconn *wh_guard_connect_start(const char *const *names, const char *const *values);
+extern PostgresPollingStatusType wh_guard_connect_poll(PGconn *conn);
 
 /* remote_close.c; "deadline" is in ms of CLOCK_MONOTONIC, 0 looks only */
 extern bool wh_remote_poll_socket(int fd, short events, int64 deadline);

@@ -25,9 +25,11 @@
 #include "clock.h"
 #include "late.h"
 #include "load.h"
+#include "password.h"
 #include "politely.h"
 #include "publish.h"
 #include "schedule.h"
+#include "secret.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "subscribe.h"
@@ -199,18 +201,24 @@ wh_sql_subscribe(PG_FUNCTION_ARGS)
 static void
 insert_tenant(FunctionCallInfo fcinfo, const char *tenant_name)
 {
+	WhTenant	tenant = {
+		.name = pstrdup(tenant_name),
+		.host = wh_tenant_text_arg(fcinfo, 1, "host"),
+		.port = PG_ARGISNULL(2) ? 5432 : PG_GETARG_INT32(2),
+		.dbname = wh_tenant_text_arg(fcinfo, 3, "dbname"),
+		.username = wh_tenant_text_arg(fcinfo, 4, "username"),
+		.password = PG_ARGISNULL(5) ? NULL : wh_tenant_text_arg(fcinfo, 5, "password")
+	};
+	/* not by the trigger: what looks at statements may look at their arguments */
 	WhArg		args[] = {
-		WH_TEXT(tenant_name),
-		WH_TEXT(wh_tenant_text_arg(fcinfo, 1, "host")),
-		wh_arg_nullable(INT4OID, PG_GETARG_DATUM(2), PG_ARGISNULL(2)),
-		WH_TEXT(wh_tenant_text_arg(fcinfo, 3, "dbname")),
-		WH_TEXT(wh_tenant_text_arg(fcinfo, 4, "username")),
-		wh_arg_nullable(TEXTOID, PG_GETARG_DATUM(5), PG_ARGISNULL(5))
+		WH_TEXT(tenant.name), WH_TEXT(tenant.host), WH_INT4(tenant.port), WH_TEXT(tenant.dbname),
+		WH_TEXT(tenant.username), WH_TEXT(wh_password_to_store(&tenant, tenant.password))
 	};
 
+	wh_secret_wipe(tenant.password);
 	wh_spi_begin();
 	if (wh_query("INSERT INTO _wh.tenant_connections (tenant_name, host, port, dbname, username, password)"
-				 " VALUES ($1, $2, coalesce($3, 5432), $4, $5, $6) ON CONFLICT DO NOTHING",
+				 " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
 				 lengthof(args), args) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),

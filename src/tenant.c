@@ -28,9 +28,11 @@
 #include "clock.h"
 #include "guc.h"
 #include "hours.h"
+#include "password.h"
 #include "publish.h"
 #include "refresh.h"
 #include "remote.h"
+#include "secret.h"
 #include "sqlutil.h"
 #include "tenant.h"
 #include "tenant_guard.h"
@@ -417,17 +419,31 @@ append_parameter(StringInfo conninfo, const char *name, const char *value)
 	appendStringInfoChar(conninfo, '\'');
 }
 
+/* Room for a value with a backslash before each character, and for its name. */
+static int
+parameter_room(const char *value)
+{
+	return value == NULL ? 0 : 2 * (int) strlen(value) + NAMEDATALEN;
+}
+
+/* It never grows, so that it leaves no copy behind. */
 static char *
-connection_string(const WhTenant *tenant)
+connection_string(const WhTenant *tenant, const char *password)
 {
 	StringInfoData conninfo;
+	int			room = parameter_room(tenant->host) + parameter_room(tenant->dbname) +
+		parameter_room(tenant->username) + parameter_room(password) + parameter_room(tenant->sslmode) +
+		parameter_room(tenant->sslrootcert) + NAMEDATALEN;
 
+	for (int i = 0; i < tenant->noptions; i++)
+		room += parameter_room(tenant->option_values[i]);
 	initStringInfo(&conninfo);
+	enlargeStringInfo(&conninfo, room);
 	append_parameter(&conninfo, "host", tenant->host);
 	append_parameter(&conninfo, "port", psprintf("%d", tenant->port));
 	append_parameter(&conninfo, "dbname", tenant->dbname);
 	append_parameter(&conninfo, "user", tenant->username);
-	append_parameter(&conninfo, "password", tenant->password);
+	append_parameter(&conninfo, "password", password);
 	append_parameter(&conninfo, "sslmode", tenant->sslmode);
 	append_parameter(&conninfo, "sslrootcert", tenant->sslrootcert);
 	for (int i = 0; i < tenant->noptions; i++)
@@ -443,18 +459,20 @@ static char *
 make_fingerprint(const WhTenant *tenant, MemoryContext cxt)
 {
 	static uint64 salt[2] = {0, 0};
-	char	   *fields = psprintf("%d %d %s", tenant->password_required, tenant->tls_required,
-								  connection_string(tenant));
-	int			len = (int) strlen(fields);
+	char	   *all = connection_string(tenant, tenant->password);
+	int			len = (int) strlen(all);
+	char	   *fields;
 
 	if (salt[0] == 0 && !pg_strong_random(salt, sizeof(salt)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random number")));
 	fields = psprintf("%016llx%016llx",
-					  (unsigned long long) hash_bytes_extended((unsigned char *) fields, len, salt[0]),
-					  (unsigned long long) hash_bytes_extended((unsigned char *) fields, len, salt[1]));
-	return MemoryContextStrdup(cxt, psprintf("%s %s", tenant->name, fields));
+					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[0]),
+					  (unsigned long long) hash_bytes_extended((unsigned char *) all, len, salt[1]));
+	wh_secret_wipe(all);
+	return MemoryContextStrdup(cxt, psprintf("%s %s %d%d%d", tenant->name, fields, tenant->password_required,
+											 tenant->tls_required, tenant->password_from_command));
 }
 
 WhTenant *
@@ -466,7 +484,8 @@ wh_tenant_read(const char *tenant_name)
 
 	wh_spi_begin();
 	if (wh_query("SELECT tenant_name, host, port, dbname, username, password, sslmode, sslrootcert,"
-				 "       max_rows_per_second, max_bytes_per_second, password_required, tls_required"
+				 "       max_rows_per_second, max_bytes_per_second, password_required, tls_required,"
+				 "       password_from_command"
 				 "  FROM _wh.tenant_connections WHERE tenant_name = $1",
 				 lengthof(args), args) == 0)
 		report_unknown_tenant(tenant_name);
@@ -482,6 +501,7 @@ wh_tenant_read(const char *tenant_name)
 	tenant->max_bytes_per_second = wh_get_int8(0, 10);
 	tenant->password_required = wh_get_bool(0, 11);
 	tenant->tls_required = wh_get_bool(0, 12);
+	tenant->password_from_command = wh_get_bool(0, 13);
 	read_options(tenant, cxt);
 	tenant->fingerprint = make_fingerprint(tenant, cxt);
 	wh_spi_end();
@@ -492,6 +512,9 @@ Datum
 wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 {
 	WhTenant   *tenant;
+	char	   *password;
+	char	   *conninfo;
+	text	   *result;
 
 	wh_require_preloaded();
 	wh_audit_call(fcinfo);
@@ -501,7 +524,12 @@ wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 			(errmsg("the password of tenant \"%s\" was given to role \"%s\"", tenant->name,
 					GetUserNameFromId(GetSessionUserId(), true)),
 			 errhidestmt(true)));
-	PG_RETURN_TEXT_P(cstring_to_text(connection_string(tenant)));
+	password = wh_password_of(tenant, wh_connect_timeout);
+	conninfo = connection_string(tenant, password);
+	wh_secret_wipe(password);
+	result = cstring_to_text(conninfo);
+	wh_secret_wipe(conninfo);
+	PG_RETURN_TEXT_P(result);
 }
 
 /* For the views; what decides is the launcher's own look at the same hours. */

@@ -152,15 +152,32 @@ check_encryption(const TriggerData *trigger, HeapTuple row)
  * ---------------------------------------------------------------------
  */
 
+static const struct
+{
+	const char *column;
+	bool		allows;			/* the value that only a superuser may give it */
+	const char *what;
+} permissions[] = {
+	{"password_required", false, "do without the password of"},
+	{"tls_required", false, "do without TLS to"},
+	{"password_from_command", true, "let wh_worker.password_command give the password of"}
+};
+
 static void
-refuse_permission(const TriggerData *trigger, HeapTuple row, const char *column, const char *what)
+refuse_permissions(const TriggerData *trigger, HeapTuple row)
 {
 	HeapTuple	before = row_before(trigger);
 
-	if (!column_is_true(trigger, row, column) &&
-		(before == NULL || column_is_true(trigger, before, column)))
-		refuse(trigger, row, what, NULL,
-			   psprintf("Leave %s at true, or ask a superuser to set it to false for this tenant.", column));
+	for (int i = 0; i < lengthof(permissions); i++)
+	{
+		const char *column = permissions[i].column;
+		bool		allows = permissions[i].allows;
+
+		if (column_is_true(trigger, row, column) == allows &&
+			(before == NULL || column_is_true(trigger, before, column) != allows))
+			refuse(trigger, row, permissions[i].what, NULL,
+				   psprintf("Leave %s at its default, or ask a superuser to change it for this tenant.", column));
+	}
 }
 
 static void
@@ -181,9 +198,12 @@ refuse_files(const TriggerData *trigger, HeapTuple row)
 static bool
 has_permissions(const TriggerData *trigger, HeapTuple row)
 {
-	return !column_is_true(trigger, row, "password_required") ||
-		!column_is_true(trigger, row, "tls_required") ||
-		file_option(trigger, row, "sslcert") != NULL ||
+	for (int i = 0; i < lengthof(permissions); i++)
+	{
+		if (column_is_true(trigger, row, permissions[i].column) == permissions[i].allows)
+			return true;
+	}
+	return file_option(trigger, row, "sslcert") != NULL ||
 		file_option(trigger, row, "sslkey") != NULL;
 }
 
@@ -194,8 +214,8 @@ refuse_to_redirect(const TriggerData *trigger, HeapTuple row)
 	{
 		if (column_changed(trigger, row, target_columns[i]) && has_permissions(trigger, row))
 			refuse(trigger, row, psprintf("change %s of", target_columns[i]),
-				   "A superuser let this connection do without a password or TLS, or gave it a certificate, as it is.",
-				   "With password_required and tls_required true, and without sslcert and sslkey, others may change it.");
+				   "A superuser gave this connection a permission, or a certificate, as it is.",
+				   "With password_required, tls_required and password_from_command at their defaults, and without sslcert and sslkey, others may change it.");
 	}
 }
 
@@ -270,8 +290,7 @@ wh_tenant_guard_row(TriggerData *trigger, HeapTuple row)
 	check_encryption(trigger, row);
 	if (!superuser())
 	{
-		refuse_permission(trigger, row, "password_required", "do without the password of");
-		refuse_permission(trigger, row, "tls_required", "do without TLS to");
+		refuse_permissions(trigger, row);
 		refuse_files(trigger, row);
 		if (row_before(trigger) != NULL)
 			refuse_to_redirect(trigger, row);

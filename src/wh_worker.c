@@ -15,6 +15,8 @@
 
 #include "audit.h"
 #include "guc.h"
+#include "hide_row.h"
+#include "key_file.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -141,6 +143,18 @@ warn_if_too_few_processes(void)
 						 needed)));
 }
 
+/* A server with a key file that cannot be used does not start, as with its own TLS key. */
+static void
+check_key_file(void)
+{
+	WhKeys		keys;
+
+	if (IsUnderPostmaster || !wh_key_file_is_set())
+		return;
+	wh_keys_read(&keys);
+	wh_keys_wipe(&keys);
+}
+
 void
 _PG_init(void)
 {
@@ -157,7 +171,9 @@ _PG_init(void)
 	RegisterXactCallback(tell_launcher, NULL);
 	wh_audit_register();
 	warn_if_too_few_processes();
+	check_key_file();
 	wh_supervisor_register();
+	wh_hide_row_register();
 	wh_prune_register();
 	preloaded = true;
 }

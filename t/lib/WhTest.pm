@@ -26,6 +26,7 @@ use Socket qw(SOMAXCONN);
 use Test::More;
 use Time::HiRes qw(time usleep);
 use Time::Local qw(timegm);
+use WhSecrets;
 
 our @EXPORT = qw(
   new_tenant new_warehouse add_tenant reader_password source_root
@@ -37,6 +38,8 @@ our @EXPORT = qw(
 );
 
 my @proxies;
+my @warehouses;
+my $key;
 
 sub reader_password
 {
@@ -62,7 +65,8 @@ sub common_settings
 		max_wal_size => "'1GB'",
 		timezone => "'UTC'",
 		max_connections => 60,
-		%conf);
+		%conf,
+		$ENV{SECRETS} ? talkative_settings() : ());
 
 	return join('', map { "$_ = $settings{$_}\n" } sort keys %settings);
 }
@@ -89,6 +93,8 @@ sub new_tenant
 	my $password = $opt{password} // reader_password();
 	my $tls = $opt{tls} // 1;
 	my $kind = $tls ? 'hostssl' : 'host';
+
+	remember_password($password);
 	my %conf = (
 		listen_addresses => "'127.0.0.1'",
 		ssl => $tls ? 'on' : 'off',
@@ -133,12 +139,29 @@ sub new_warehouse
 		%{ $opt{conf} // {} });
 
 	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
+	keep_secrets($node, \%conf);
 	$node->append_conf('postgresql.conf', common_settings(%conf));
 	return $node if defined $opt{start} && !$opt{start};
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION wh_worker')
 	  unless defined $opt{create_extension} && !$opt{create_extension};
 	return $node;
+}
+
+# Passwords are encrypted, by one key, so that what one warehouse dumps another
+# can use. With SECRETS=1 statements are gathered, and at the end of the test its
+# warehouses show what they know; ci/find-secrets looks at that.
+sub keep_secrets
+{
+	my ($node, $conf) = @_;
+
+	$key = new_key() unless defined $key;
+	$conf->{'wh_worker.key_file'} = "'" . write_key_file($node->basedir . '/keys', $key) . "'"
+	  unless defined $conf->{'wh_worker.key_file'};
+	return unless $ENV{SECRETS};
+	$conf->{shared_preload_libraries} =~ s/'$/, pg_stat_statements'/;
+	push @warehouses, $node;
+	return;
 }
 
 # Registers a tenant at the warehouse.  Options: port (of a proxy), database,
@@ -375,12 +398,12 @@ sub log_end
 	return -s $node->logfile;
 }
 
-# How many lines of the server log since $offset match.
+# How many lines of the server log since $offset match; of what only SECRETS=1
+# makes it log, none.
 sub log_count
 {
 	my ($node, $pattern, $offset) = @_;
-	my @lines = split /\n/,
-	  slurp_file($node->logfile, defined $offset ? $offset : 0);
+	my @lines = map { split /\n/ } grep { !$ENV{SECRETS} || !/ DEBUG:  / } log_entries($node->logfile, $offset);
 
 	return scalar grep { /$pattern/ } @lines;
 }
@@ -598,6 +621,7 @@ END
 	my $exit_code = $?;
 
 	stop_proxy($_) foreach my @running = @proxies;
+	show_secrets($_) foreach @warehouses;
 	$? = $exit_code;
 }
 
