@@ -16,10 +16,11 @@ CREATE FUNCTION _wh.template_changed() RETURNS trigger LANGUAGE c
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_template_changed';
 COMMENT ON FUNCTION _wh.template_changed() IS
-	'Trigger of _wh.mv_templates: gives the views of a template its new columns and counts the days that are outdated, and keeps the public view right when the layout changes; 42846 if a type of loaded days has no cast, the error of the cast if a value does not survive it, 2BP01 if something on top of a view is in the way';
+	'Trigger of _wh.mv_templates: gives the views of a template its new columns and counts the days that are outdated, keeps the public view right when the layout changes, and makes or drops the isolated view; 42846 if a type of loaded days has no cast, the error of the cast if a value does not survive it, 2BP01 if something on top of a view is in the way';
 
 CREATE TRIGGER template_changed AFTER UPDATE ON _wh.mv_templates
-	FOR EACH ROW WHEN (OLD.version IS DISTINCT FROM NEW.version OR OLD.layout IS DISTINCT FROM NEW.layout)
+	FOR EACH ROW WHEN (OLD.version IS DISTINCT FROM NEW.version OR OLD.layout IS DISTINCT FROM NEW.layout
+		OR OLD.tenant_isolation IS DISTINCT FROM NEW.tenant_isolation)
 	EXECUTE FUNCTION _wh.template_changed();
 COMMENT ON TRIGGER template_changed ON _wh.mv_templates IS 'Lets the views follow the template';
 

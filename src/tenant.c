@@ -16,6 +16,7 @@
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "caller.h"
 #include "fmgr.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -485,6 +486,7 @@ Datum
 wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 {
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	PG_RETURN_TEXT_P(cstring_to_text(connection_string(
 		wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name")))));
 }

@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 
 #include "guc.h"
+#include "listen.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -157,5 +158,6 @@ _PG_init(void)
 	warn_if_too_few_processes();
 	wh_supervisor_register();
 	wh_prune_register();
+	wh_listen_register();
 	preloaded = true;
 }
