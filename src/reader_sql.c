@@ -17,6 +17,7 @@
 #include "catalog/pg_authid.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 
@@ -182,7 +183,7 @@ typedef struct Revocation
 } Revocation;
 
 static void
-revoke(void *arg)
+take_back(void *arg)
 {
 	const Revocation *revocation = arg;
 	ListCell   *cell;
@@ -205,7 +206,7 @@ end_readers(const char *tenant_name, const char *role_name, Oid role)
 		if (OidIsValid(wh_get_oid(i, 1)))
 			revocation.roles = list_append_unique_oid(revocation.roles, wh_get_oid(i, 1));
 	if (revocation.roles != NIL)
-		wh_politely(InvalidOid, revoke, &revocation);
+		wh_politely(InvalidOid, take_back, &revocation);
 	return n;
 }
 
