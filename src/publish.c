@@ -22,8 +22,8 @@
 #include "catalog/namespace.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/array.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
 #include "budget.h"
@@ -41,6 +41,9 @@
 #include "wh_worker.h"
 
 #define PUBLIC_SCHEMA "public"
+
+/* No advisory lock that a reader could take, see load.c. */
+#define WH_LOCK_CLASS_VIEW 0x5745
 
 /* last_error of a day that is loaded and kept out of the tenant view. */
 #define KEPT_OUT_SQL "'kept out of the view of its tenant, a query of which would need more locks than the server has'"
@@ -60,9 +63,9 @@ wh_publish_lock(const char *template_name, const char *schema)
 										  schema != NULL);
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, 1);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, WH_LOCK_CLASS_VIEW);
 	wh_politely_wants(&tag, ExclusiveLock);
-	DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum((int64) key));
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	wh_politely_wants(NULL, NoLock);
 	pfree(target);
 }
