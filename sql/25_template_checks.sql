@@ -49,13 +49,13 @@ CREATE TRIGGER notify_config
 COMMENT ON TRIGGER notify_config ON _wh.warehouse IS 'Tells the launcher';
 
 CREATE FUNCTION _wh.create_mv_name(mvname text, target_date date) RETURNS text
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_create_mv_name';
 COMMENT ON FUNCTION _wh.create_mv_name(text, date) IS
 	'Name of the day relation of a template: {mvname}_{YYYY_MM_DD}, clipped with a hash to 63 bytes; 22008 for infinity and years without four digits';
 
 CREATE FUNCTION _wh.current_date_utc() RETURNS date
-	LANGUAGE c STABLE PARALLEL SAFE
+	LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_current_date_utc';
 COMMENT ON FUNCTION _wh.current_date_utc() IS
 	'Today in UTC, whatever the session''s time zone, as of the start of the transaction';

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use IPC::Run ();
 use Test::More;
 use WhAttack;
 use WhTest;

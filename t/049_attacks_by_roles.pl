@@ -4,6 +4,8 @@
 use strict;
 use warnings;
 
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
 use Test::More;
 use WhAttack;
 use WhTest;
@@ -42,7 +44,7 @@ $node->safe_psql('stock', sprintf(q{
 	INSERT INTO _wh.tenant_connections VALUES ('shop_b', '127.0.0.1', %d, 'b', 'wh_reader', '%s');
 	INSERT INTO _wh.mv_templates VALUES ('events', '', '/* %s */ SELECT id, at, kind, amount, payload FROM events WHERE at::date = ''{TARGET_DATE}''',
 		'id INTEGER, at TIMESTAMP, kind TEXT, amount NUMERIC, payload TEXT', NULL);
-}, $source->port, "''" . reader_password() . "''" eq '' ? '' : reader_password() =~ s/'/''/gr, $marker));
+}, $source->port, reader_password(), $marker));
 # dblink takes a password with blanks only in quotes
 $node->safe_psql('stock', q{UPDATE _wh.tenant_connections SET password = '''' || password || ''''; SELECT _wh.create_mv_from_template('events', 'shop_b', 'shop_b', '2025-03-01')});
 
@@ -249,8 +251,10 @@ my $squat = 'CREATE VIEW public.not_yet_published AS SELECT 1 AS a';
 attack('a reader takes the name of a public view before it is published',
 	weak => sub { does($node, 'postgres', $squat, q{SELECT to_regclass('public.not_yet_published') IS NOT NULL}, user => 'phood_ro') },
 	here => sub {
+		my ($out, $err) = ('', '');
+
 		sql($node, 'DROP VIEW public.not_yet_published');
-		IPC::Run::run([ 'psql', '-X', '-q', '-d', $node->connstr('postgres'), '-f', source_root() . '/sql/create.sql' ], '>', \my $out, '2>', \my $err) or die $err;
+		IPC::Run::run([ 'psql', '-X', '-q', '-d', $node->connstr('postgres'), '-f', source_root() . '/sql/create.sql' ], '>', \$out, '2>', \$err) or die $err;
 		does($node, 'postgres', $squat, q{SELECT to_regclass('public.not_yet_published') IS NOT NULL}, user => 'phood_ro');
 	},
 	why => qr/permission denied for schema public/);
@@ -272,7 +276,7 @@ SKIP:
 sub weak_script
 {
 	my ($undo) = @_;
-	my $script = join '', map { PostgreSQL::Test::Utils::slurp_file($_) } sort glob source_root() . '/sql/[0-9]*.sql';
+	my $script = join '', map { slurp_file($_) } sort glob source_root() . '/sql/[0-9]*.sql';
 
 	$script =~ s/^\\echo.*$//m;
 	$script =~ s/MODULE_PATHNAME/\$libdir\/wh_worker/g;
