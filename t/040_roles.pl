@@ -215,7 +215,7 @@ $node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dump ], 
 sql($node, 'DROP OWNED BY leaves_soon; DROP ROLE leaves_soon');
 sql($node, 'CREATE DATABASE restored');
 $node->psql('restored', "\\i $dump", on_error_stop => 0);
-is($node->safe_psql('restored', q{SELECT string_agg(role_name || ' ' || coalesce(role_oid::regrole::text, 'nobody'), ', ' ORDER BY 1) FROM _wh.tenant_readers WHERE role_name IN ('reader_a', 'leaves_soon')}),
+is($node->safe_psql('restored', q{SELECT string_agg(role_name || ' ' || coalesce(role_oid::regrole::text, 'nobody'), ', ' ORDER BY role_name) FROM _wh.tenant_readers WHERE role_name IN ('reader_a', 'leaves_soon')}),
 	'leaves_soon nobody, reader_a reader_a', 'readers are restored as the roles that have their names there, one without a role as nobody');
 is($node->safe_psql('restored', q{SELECT has_schema_privilege('reader_a', 'shop_a', 'USAGE') AND has_table_privilege('reader_a', 'shop_a.events', 'SELECT') AND NOT has_schema_privilege('reader_a', 'shop_b', 'USAGE')
 	AND NOT has_table_privilege('reader_a', 'public.events', 'SELECT') AND reloptions::text LIKE '%security_barrier=true%' FROM pg_class WHERE oid = 'public.leaves_isolated'::regclass}), 't', 'with what they had, and the isolated view');

@@ -84,7 +84,7 @@ sub functions
 # Relations of the schema, but for the trees of templates, which only admins have.
 sub relations
 {
-	return map { { name => $_, call => qq{SELECT x::text FROM _wh."$_" x} } } split /\n/, sql($node, q{
+	return map { { name => $_, call => /_seq$/ ? qq{SELECT last_value FROM _wh."$_"} : qq{SELECT x::text FROM _wh."$_" x} } } split /\n/, sql($node, q{
 		SELECT c.relname FROM pg_class c WHERE c.relnamespace = '_wh'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'S', 'f', 'p')
 		AND c.oid NOT IN (SELECT tree_oid FROM _wh.mv_templates WHERE tree_oid IS NOT NULL
 			UNION ALL SELECT part_oid FROM _wh.tenant_templates WHERE part_oid IS NOT NULL) ORDER BY 1});
