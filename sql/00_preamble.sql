@@ -2,6 +2,10 @@
 -- Assembled by make from sql/[0-9]*.sql; never edit the assembled file.
 \echo Use "CREATE EXTENSION wh_worker" to load this file. \quit
 
+-- Whoever made schema _wh before us may have put functions and operators into it
+-- that this script, run by a superuser, would call instead of PostgreSQL's own.
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 -- The names of the two roles are settings, and settings exist only in a
 -- server that preloads the library.
 DO $$

@@ -16,10 +16,11 @@ CREATE FUNCTION _wh.template_changed() RETURNS trigger LANGUAGE c
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_template_changed';
 COMMENT ON FUNCTION _wh.template_changed() IS
-	'Trigger of _wh.mv_templates: gives the views of a template its new columns and counts the days that are outdated, and keeps the public view right when the layout changes; 42846 if a type of loaded days has no cast, the error of the cast if a value does not survive it, 2BP01 if something on top of a view is in the way';
+	'Trigger of _wh.mv_templates: gives the views of a template its new columns and counts the days that are outdated, keeps the public view right when the layout changes, and makes or drops the isolated view; 42846 if a type of loaded days has no cast, the error of the cast if a value does not survive it, 2BP01 if something on top of a view is in the way';
 
 CREATE TRIGGER template_changed AFTER UPDATE ON _wh.mv_templates
-	FOR EACH ROW WHEN (OLD.version IS DISTINCT FROM NEW.version OR OLD.layout IS DISTINCT FROM NEW.layout)
+	FOR EACH ROW WHEN (OLD.version IS DISTINCT FROM NEW.version OR OLD.layout IS DISTINCT FROM NEW.layout
+		OR OLD.tenant_isolation IS DISTINCT FROM NEW.tenant_isolation)
 	EXECUTE FUNCTION _wh.template_changed();
 COMMENT ON TRIGGER template_changed ON _wh.mv_templates IS 'Lets the views follow the template';
 
@@ -48,13 +49,13 @@ CREATE TRIGGER notify_config
 COMMENT ON TRIGGER notify_config ON _wh.warehouse IS 'Tells the launcher';
 
 CREATE FUNCTION _wh.create_mv_name(mvname text, target_date date) RETURNS text
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_create_mv_name';
 COMMENT ON FUNCTION _wh.create_mv_name(text, date) IS
 	'Name of the day relation of a template: {mvname}_{YYYY_MM_DD}, clipped with a hash to 63 bytes; 22008 for infinity and years without four digits';
 
 CREATE FUNCTION _wh.current_date_utc() RETURNS date
-	LANGUAGE c STABLE PARALLEL SAFE
+	LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_current_date_utc';
 COMMENT ON FUNCTION _wh.current_date_utc() IS
 	'Today in UTC, whatever the session''s time zone, as of the start of the transaction';

@@ -34,7 +34,8 @@ BEGIN
 	-- Public views that refuse to be read call it as whoever reads them.
 	EXECUTE 'GRANT EXECUTE ON FUNCTION _wh.refuse_to_read(text) TO PUBLIC';
 	EXECUTE 'REVOKE ALL ON SCHEMA _wh FROM PUBLIC';
-	-- CREATE: the partition trees of templates are made there.
-	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA _wh TO %I', admin_role);
+	-- CREATE: the partition trees of templates are made there. The grant option
+	-- is for grant_operator().
+	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA _wh TO %I WITH GRANT OPTION', admin_role);
 END
 $$;

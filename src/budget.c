@@ -176,7 +176,7 @@ wh_budget_fit_tenant_view(WhView *view, const bool *is_new)
 void
 wh_budget_fit_public_view(WhView *view)
 {
-	WhArg		args[] = {WH_TEXT(view->name), wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
+	WhArg		args[] = {WH_TEXT(view->template_name), wh_arg(OIDARRAYOID, wh_view_member_oids(view))};
 
 	if (view->nmembers == 1 && get_rel_relkind(view->members[0].relid) == RELKIND_PARTITIONED_TABLE)
 		return;

@@ -13,6 +13,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "caller.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -252,6 +253,7 @@ wh_sql_check_tenant(PG_FUNCTION_ARGS)
 	Check		check = {0};
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_require_running();
 	check.tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name"));
 	InitMaterializedSRF(fcinfo, 0);
@@ -274,6 +276,7 @@ wh_sql_check_template_at_tenant(PG_FUNCTION_ARGS)
 	Check		check = {0};
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_require_running();
 	check.tmpl = wh_template_read(wh_tenant_text_arg(fcinfo, 0, "template_name"));
 	check.tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 1, "tenant_name"));

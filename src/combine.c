@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "combine.h"
 #include "combine_due.h"
+#include "grants.h"
 #include "hold.h"
 #include "load.h"
 #include "member_rows.h"
@@ -176,7 +177,7 @@ create_table(WhCombine *combine)
 	wh_utility("COMMENT ON TABLE %s IS %s", name,
 			   quote_literal_cstr(psprintf("Days of %s of template \"%s\" of tenant \"%s\"; made by wh_worker",
 										   combine->period, combine->template_name, combine->tenant_name)));
-	wh_publish_grant(combine->schema, combine->relname);
+	wh_grants_relation(combine->schema, combine->relname);
 	wh_spi_end();
 	combine->relid = get_relname_relid(combine->relname, get_namespace_oid(combine->schema, false));
 }

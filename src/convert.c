@@ -31,6 +31,7 @@
 #include "combine.h"
 #include "convert.h"
 #include "fetch_day.h"
+#include "grants.h"
 #include "hold.h"
 #include "ledger.h"
 #include "load.h"
@@ -387,7 +388,7 @@ put_in_place(void *arg)
 	wh_publish_lock(job->template_name, job->target_schema);
 	wh_replace_finish(tmpl, job->target_schema, conversion->relname, conversion->relid,
 					  conversion->made->relid, tmpl->in_tree ? &conversion->leaf : NULL);
-	wh_publish_grant(job->target_schema, conversion->relname);
+	wh_grants_relation(job->target_schema, conversion->relname);
 	wh_ledger_remade(tmpl, conversion->relid, conversion->made->relid);
 	wh_publish_counters(job->template_name, job->target_schema);
 	succeed(conversion, conversion->rows,

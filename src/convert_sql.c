@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "caller.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -125,6 +126,7 @@ wh_sql_convert_layout(PG_FUNCTION_ARGS)
 	Request		request = {0};
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	request.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	request.layout = wh_tenant_text_arg(fcinfo, 1, "layout");

@@ -2,8 +2,8 @@
  * event.c: NOTIFY wh_worker, with a JSON payload, for programs that listen.
  *
  * Called by queue.c, backfill.c and health.c in the transaction that writes
- * what they tell, so that a listener never hears of what did not commit.  Every
- * role may listen: no message of an error, which may quote rows, goes out here.
+ * what they tell, so that a listener never hears of what did not commit.  Operators
+ * may listen: no message of an error, which may quote rows, goes out here.
  * Delivery is PostgreSQL's, and takes its lock on the queue at the commit.
  */
 #include "postgres.h"
@@ -16,8 +16,6 @@
 
 #include "event.h"
 #include "sqlutil.h"
-
-#define CHANNEL "wh_worker"
 
 /* Of the server's queue of notifications; what is left is for others. */
 #define QUEUE_USAGE_MAX 0.9
@@ -57,7 +55,7 @@ send_event(StringInfo json)
 
 	appendStringInfoChar(json, '}');
 	if (usage < QUEUE_USAGE_MAX)
-		Async_Notify(CHANNEL, json->data);
+		Async_Notify(WH_EVENT_CHANNEL, json->data);
 	pfree(json->data);
 }
 

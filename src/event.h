@@ -6,6 +6,8 @@
 
 #include "queue.h"
 
+#define WH_EVENT_CHANNEL "wh_worker"
+
 /* Each is sent when the caller's transaction commits; SPI is connected. */
 extern void wh_event_job(const WhJob *job, const char *state, bool unchanged);
 extern void wh_event_backfill(int64 backfill_id, const char *state);

@@ -50,7 +50,7 @@
 #include "template_code.h"
 #include "wh_worker.h"
 
-/* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2. */
+/* Tells our advisory locks from those of pg_advisory_lock(), which are 1 and 2: no reader can take ours. */
 #define WH_LOCK_CLASS_DAY 0x5744
 
 static void

@@ -22,13 +22,13 @@
 #include "catalog/namespace.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
+#include "storage/lock.h"
 #include "utils/array.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
 #include "budget.h"
-#include "guc.h"
+#include "grants.h"
+#include "isolation.h"
 #include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
@@ -42,16 +42,11 @@
 
 #define PUBLIC_SCHEMA "public"
 
+/* No advisory lock that a reader could take, see load.c. */
+#define WH_LOCK_CLASS_VIEW 0x5745
+
 /* last_error of a day that is loaded and kept out of the tenant view. */
 #define KEPT_OUT_SQL "'kept out of the view of its tenant, a query of which would need more locks than the server has'"
-
-static Oid
-reader_role_oid(void)
-{
-	if (wh_reader_role == NULL || wh_reader_role[0] == '\0')
-		return InvalidOid;
-	return get_role_oid(wh_reader_role, true);
-}
 
 static bool
 query_bool(const char *sql, int nargs, const WhArg *args)
@@ -68,9 +63,9 @@ wh_publish_lock(const char *template_name, const char *schema)
 										  schema != NULL);
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, 1);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, WH_LOCK_CLASS_VIEW);
 	wh_politely_wants(&tag, ExclusiveLock);
-	DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum((int64) key));
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	wh_politely_wants(NULL, NoLock);
 	pfree(target);
 }
@@ -112,17 +107,6 @@ check_may_create_in(const char *schema, Oid schema_oid)
 						 wh_quote(schema), wh_quote(GetUserNameFromId(GetUserId(), false)))));
 }
 
-static void
-grant_schema_usage(const char *schema, Oid schema_oid)
-{
-	Oid			reader = reader_role_oid();
-	WhArg		args[] = {WH_OID(reader), WH_OID(schema_oid)};
-
-	if (OidIsValid(reader) &&
-		!query_bool("SELECT has_schema_privilege($1, $2, 'USAGE')", lengthof(args), args))
-		wh_utility("GRANT USAGE ON SCHEMA %s TO %s", wh_quote(schema), wh_quote(wh_reader_role));
-}
-
 void
 wh_publish_schema(const char *schema)
 {
@@ -138,23 +122,7 @@ wh_publish_schema(const char *schema)
 	}
 	schema_oid = get_namespace_oid(schema, false);
 	check_may_create_in(schema, schema_oid);
-	grant_schema_usage(schema, schema_oid);
-	wh_spi_end();
-}
-
-void
-wh_publish_grant(const char *schema, const char *relname)
-{
-	Oid			reader = reader_role_oid();
-	Oid			relid = get_relname_relid(relname, get_namespace_oid(schema, false));
-	WhArg		args[] = {WH_OID(reader), WH_OID(relid)};
-
-	if (!OidIsValid(reader))
-		return;
-	wh_spi_begin();
-	if (!query_bool("SELECT has_table_privilege($1, $2, 'SELECT')", lengthof(args), args))
-		wh_utility("GRANT SELECT ON %s TO %s", quote_qualified_identifier(schema, relname),
-				   wh_quote(wh_reader_role));
+	wh_grants_schema(schema, schema_oid);
 	wh_spi_end();
 }
 
@@ -256,13 +224,11 @@ read_root(WhView *view)
 	return view->nmembers > 0;
 }
 
-static void
-read_public_members(WhView *view, const WhTemplate *tmpl)
+void
+wh_publish_read_tenant_views(WhView *view)
 {
-	WhArg		args[] = {WH_TEXT(view->name)};
+	WhArg		args[] = {WH_TEXT(view->template_name)};
 
-	if (all_in_tree(tmpl) && read_root(view))
-		return;
 	/* OFFSET: a few look-ups, and never all of pg_class */
 	read_members(view, wh_query_latest(
 		"SELECT c.oid, n.nspname, c.relname"
@@ -273,6 +239,13 @@ read_public_members(WhView *view, const WhTemplate *tmpl)
 		" WHERE s.template_name = $1"
 		" ORDER BY n.nspname COLLATE \"C\"",
 		lengthof(args), args));
+}
+
+static void
+read_public_members(WhView *view, const WhTemplate *tmpl)
+{
+	if (!all_in_tree(tmpl) || !read_root(view))
+		wh_publish_read_tenant_views(view);
 }
 
 static void
@@ -299,6 +272,7 @@ wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl)
 	memset(view, 0, sizeof(WhView));
 	view->schema = PUBLIC_SCHEMA;
 	view->name = tmpl->name;
+	view->template_name = tmpl->name;
 	view->columns = tmpl->columns;
 	view->is_public = true;
 	view->comment = psprintf("Rows of template \"%s\" of all tenants; made and replaced by wh_worker", tmpl->name);
@@ -371,6 +345,7 @@ wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *sc
 	memset(view, 0, sizeof(WhView));
 	view->schema = schema;
 	view->name = tmpl->name;
+	view->template_name = tmpl->name;
 	view->columns = tmpl->columns;
 	if (wh_query_latest("SELECT view_oid, tenant_name, locks, refused_days FROM _wh.tenant_templates"
 				 " WHERE template_name = $1 AND target_schema = $2", lengthof(args), args) == 0)
@@ -487,6 +462,25 @@ mark_gone_counted(const char *template_name, const char *schema)
 	wh_query(MARK_COUNTED_SQL("relation_oid IS NULL"), lengthof(args), args);
 }
 
+static void
+grant_to_readers(void *arg)
+{
+	const WhView *view = arg;
+
+	(void) wh_grants_follow(view->template_name, view->schema, false);
+}
+
+/* Of each other tenant it costs one look that it has none. */
+static void
+let_readers_in(WhView *view)
+{
+	WhArg		args[] = {WH_TEXT(view->template_name), WH_TEXT(view->schema)};
+
+	if (wh_query_latest("SELECT FROM _wh.tenant_templates s JOIN _wh.tenant_readers r USING (tenant_name)"
+						" WHERE s.template_name = $1 AND s.target_schema = $2 LIMIT 1", lengthof(args), args) > 0)
+		wh_politely(InvalidOid, grant_to_readers, view);
+}
+
 static bool
 publish_tenant_view(const char *template_name, const char *schema)
 {
@@ -511,7 +505,8 @@ publish_tenant_view(const char *template_name, const char *schema)
 		wh_publish_remember_tenant_view(&view);
 		warn_of_growth(&view);
 	}
-	wh_publish_grant(view.schema, view.name);
+	wh_grants_relation(view.schema, view.name);
+	let_readers_in(&view);
 	wh_publish_mark_in_views(&view);
 	note_refused_days(&view);
 	wh_tree_detach(strays);
@@ -538,7 +533,8 @@ wh_publish_public_view(const char *template_name)
 	wh_status_phase(WH_PHASE_PUBLISHING);
 	wh_spi_begin();
 	changed = publish_public_view(template_name);
-	wh_publish_grant(PUBLIC_SCHEMA, template_name);
+	wh_grants_relation(PUBLIC_SCHEMA, template_name);
+	wh_isolation_publish(template_name);
 	wh_spi_end();
 	return changed;
 }

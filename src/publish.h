@@ -19,9 +19,6 @@ extern void wh_publish_check_schema_name(const char *schema);
 /* Makes the schema if missing, with the reader's USAGE; refuses _wh, pg_*, ... */
 extern void wh_publish_schema(const char *schema);
 
-/* SELECT on a relation of ours for reader_role, if that role exists. */
-extern void wh_publish_grant(const char *schema, const char *relname);
-
 /*
  * The advisory lock, until the end of the transaction, that serialises those
  * who change the views of one template in one schema; schema NULL means the
@@ -66,6 +63,9 @@ extern void wh_publish_checked(const char *template_name, const char *schema, Ti
  */
 extern Oid	wh_publish_read_tenant_view(WhView *view, const WhTemplate *tmpl, const char *schema);
 extern Oid	wh_publish_read_public_view(WhView *view, const WhTemplate *tmpl);
+
+/* The tenant views of its template, as its members. */
+extern void wh_publish_read_tenant_views(WhView *view);
 extern void wh_publish_remember_tenant_view(WhView *view);
 extern void wh_publish_remember_public_view(const char *template_name, Oid view_oid);
 

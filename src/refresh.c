@@ -34,6 +34,7 @@
 
 #include "clock.h"
 #include "fetch_day.h"
+#include "grants.h"
 #include "hold.h"
 #include "late.h"
 #include "ledger.h"
@@ -331,7 +332,7 @@ put_in_place(WhRefresh *refresh)
 	else if (refresh->day->created && refresh->leaf != NULL)
 		wh_leaf_attach(refresh->leaf, refresh->day->relid);
 	if (refresh->day->created)
-		wh_publish_grant(refresh->schema, refresh->relname);
+		wh_grants_relation(refresh->schema, refresh->relname);
 	rows = wh_ledger_write(refresh);
 	if (rows != refresh->day->rows)
 		elog(ERROR, "ledger has " INT64_FORMAT " rows of " INT64_FORMAT, rows, refresh->day->rows);	/* cannot happen */

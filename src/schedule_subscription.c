@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "caller.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -211,6 +212,7 @@ wh_sql_setup_cron(PG_FUNCTION_ARGS)
 	int32		n;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	template_name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (template_name != NULL)

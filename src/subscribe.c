@@ -15,6 +15,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "caller.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -28,6 +29,7 @@
 #include "password.h"
 #include "politely.h"
 #include "publish.h"
+#include "reader.h"
 #include "schedule.h"
 #include "secret.h"
 #include "sqlutil.h"
@@ -107,6 +109,18 @@ activate(const char *template_name, const char *schema)
 	wh_notify_config_on_commit();
 }
 
+/* An operator loads what is subscribed; what is, admins decide. */
+static void
+check_may_subscribe(const char *template_name, const char *tenant_name, const char *schema)
+{
+	if (!wh_caller_is_admin())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not subscribe tenant \"%s\" to template \"%s\" in schema \"%s\"",
+						wh_caller_name(), tenant_name, template_name, schema),
+				 errhint("Have it subscribed by a member of the admin role, with _wh.subscribe().")));
+}
+
 void
 wh_subscribe_if_missing(const char *template_name, const char *tenant_name,
 						const char *schema, DateADT start_date)
@@ -120,6 +134,8 @@ wh_subscribe_if_missing(const char *template_name, const char *tenant_name,
 	owner = read_owner(template_name, schema, CurrentMemoryContext, &active);
 	if (owner != NULL)
 		check_owner(owner, template_name, tenant_name, schema);
+	if (owner == NULL || !active)
+		check_may_subscribe(template_name, tenant_name, schema);
 	wh_publish_schema(schema);
 	if (owner == NULL)
 		insert_subscription(template_name, tenant_name, schema, start_date);
@@ -186,6 +202,7 @@ wh_sql_subscribe(PG_FUNCTION_ARGS)
 	DateADT		start_date;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	template_name = wh_tenant_text_arg(fcinfo, 1, "template_name");
@@ -237,6 +254,7 @@ wh_sql_add_tenant(PG_FUNCTION_ARGS)
 	int			ntemplates = 0;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	start_date = start_date_arg(fcinfo, 7);
@@ -315,6 +333,7 @@ wh_sql_unsubscribe(PG_FUNCTION_ARGS)
 	char	   *schema;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	template_name = wh_tenant_text_arg(fcinfo, 1, "template_name");
@@ -490,6 +509,7 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	char	   *tenant_name;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	wh_spi_begin();
@@ -500,6 +520,7 @@ wh_sql_remove_tenant(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
 	{
 		lock_subscriptions(tenant_name);
+		wh_reader_forget_tenant(tenant_name);
 		wh_politely(InvalidOid, drop_tenant_data, tenant_name);
 		drop_empty_schema(tenant_name);
 	}
@@ -563,6 +584,7 @@ wh_sql_drop_day(PG_FUNCTION_ARGS)
 	DoomedDay	day = {0};
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	day.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_name");

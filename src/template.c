@@ -569,7 +569,7 @@ wh_template_read(const char *name)
 
 	wh_spi_begin();
 	if (wh_query("SELECT template_name, version, query_template, column_definitions, indexes,"
-				 " layout OPERATOR(pg_catalog.=) 'partitions', date_column, change_probe"
+				 " layout OPERATOR(pg_catalog.=) 'partitions', date_column, change_probe, tenant_isolation"
 				 " FROM _wh.mv_templates WHERE template_name OPERATOR(pg_catalog.=) $1",
 				 1, args) == 0)
 		ereport(ERROR,
@@ -584,6 +584,7 @@ wh_template_read(const char *name)
 	tmpl->in_tree = wh_get_bool(0, 6);
 	tmpl->date_column = wh_get_text(cxt, 0, 7);
 	tmpl->change_probe = wh_get_text(cxt, 0, 8);
+	tmpl->tenant_isolation = wh_get_bool(0, 9);
 	wh_spi_end();
 
 	tmpl->columns = wh_template_parse_columns(tmpl->name, tmpl->column_definitions);

@@ -20,6 +20,7 @@ typedef struct WhTemplate
 	char	   *column_definitions;
 	char	   *indexes;
 	bool		in_tree;		/* layout partitions */
+	bool		tenant_isolation;
 	char	   *date_column;	/* NULL: none was named */
 	AttrNumber	date_attnum;	/* of it, in columns; 0 if there is none */
 	TupleDesc	columns;		/* parsed column_definitions */

@@ -27,6 +27,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "isolation.h"
 #include "schedule_check.h"
 #include "sqlutil.h"
 #include "template.h"
@@ -335,11 +336,21 @@ finish_insert(HeapTuple tuple, TupleDesc desc)
 	return version >= 1 ? tuple : set_column(tuple, desc, "version", Int32GetDatum(1));
 }
 
+static bool
+isolation_of_tuple(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, SPI_fnumber(desc, "tenant_isolation"), &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
 /* Noting what we made is no change of the template. */
 static bool
 relations_differ(HeapTuple old_tuple, HeapTuple tuple, TupleDesc desc)
 {
 	return oid_of_tuple(old_tuple, desc, "view_oid") != oid_of_tuple(tuple, desc, "view_oid") ||
+		oid_of_tuple(old_tuple, desc, "isolated_view_oid") != oid_of_tuple(tuple, desc, "isolated_view_oid") ||
 		oid_of_tuple(old_tuple, desc, "tree_oid") != oid_of_tuple(tuple, desc, "tree_oid");
 }
 
@@ -429,6 +440,9 @@ wh_sql_template_changed(PG_FUNCTION_ARGS)
 		wh_template_views_new_layout(new.name);
 	if (version_of_tuple(trigger->tg_trigtuple, desc) != version_of_tuple(trigger->tg_newtuple, desc))
 		wh_template_views_follow(new.name, invoker);
+	if (isolation_of_tuple(trigger->tg_trigtuple, desc) != isolation_of_tuple(trigger->tg_newtuple, desc) &&
+		OidIsValid(oid_of_tuple(trigger->tg_newtuple, desc, "view_oid")))
+		wh_isolation_follow(new.name);
 	wh_spi_end();
 	SetUserIdAndSecContext(invoker, context);
 	return PointerGetDatum(NULL);

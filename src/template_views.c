@@ -28,6 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "isolation.h"
 #include "politely.h"
 #include "publish.h"
 #include "sqlutil.h"
@@ -43,8 +44,8 @@ typedef struct TemplateViews
 {
 	WhTemplate *tmpl;
 	Oid			invoker;
-	WhView		public_view;
-	bool		has_public_view;
+	WhView		over_tenants[2];	/* the public view, the isolated view */
+	bool		has[2];
 	int			ntenants;
 	WhView	   *tenants;
 } TemplateViews;
@@ -188,6 +189,12 @@ lock_names(const char *template_name, char **schemas, int n)
 	wh_publish_lock(template_name, NULL);
 }
 
+static Oid
+read_over_tenants(WhView *view, const WhTemplate *tmpl, int which)
+{
+	return which == 0 ? wh_publish_read_public_view(view, tmpl) : wh_isolation_read_view(view, tmpl);
+}
+
 /* Views that were not made by us are left out, and so not touched. */
 static void
 read_views(TemplateViews *views, char **schemas, int n)
@@ -201,9 +208,9 @@ read_views(TemplateViews *views, char **schemas, int n)
 		if (OidIsValid(view->relid) && view->relid == known_oid)
 			views->ntenants++;
 	}
-	views->has_public_view =
-		wh_publish_read_public_view(&views->public_view, views->tmpl) == views->public_view.relid &&
-		OidIsValid(views->public_view.relid);
+	for (int i = 0; i < lengthof(views->has); i++)
+		views->has[i] = read_over_tenants(&views->over_tenants[i], views->tmpl, i) == views->over_tenants[i].relid &&
+			OidIsValid(views->over_tenants[i].relid);
 }
 
 static bool
@@ -212,7 +219,10 @@ any_column_is_wrong(const TemplateViews *views)
 	for (int i = 0; i < views->ntenants; i++)
 		if (!wh_view_columns_are_right(&views->tenants[i]))
 			return true;
-	return views->has_public_view && !wh_view_columns_are_right(&views->public_view);
+	for (int i = 0; i < lengthof(views->has); i++)
+		if (views->has[i] && !wh_view_columns_are_right(&views->over_tenants[i]))
+			return true;
+	return false;
 }
 
 /* ---- one attempt ---- */
@@ -223,18 +233,23 @@ is_dropped(const WhView *view)
 	return OidIsValid(view->relid) && !wh_view_is_replaceable(view);
 }
 
-/* The OIDs of ours that are dropped: the public view with any tenant view. */
+/* The OIDs of ours that are dropped: those over all tenants with any tenant view. */
 static Datum
 dropped_views(const TemplateViews *views)
 {
-	Datum	   *oids = palloc(sizeof(Datum) * (views->ntenants + 1));
+	Datum	   *oids = palloc(sizeof(Datum) * (views->ntenants + lengthof(views->has)));
 	int			n = 0;
+	bool		any;
 
 	for (int i = 0; i < views->ntenants; i++)
 		if (is_dropped(&views->tenants[i]))
 			oids[n++] = ObjectIdGetDatum(views->tenants[i].relid);
-	if (views->has_public_view && (n > 0 || is_dropped(&views->public_view)))
-		oids[n++] = ObjectIdGetDatum(views->public_view.relid);
+	any = n > 0;
+	for (int i = 0; i < lengthof(views->has); i++)
+		any = any || (views->has[i] && is_dropped(&views->over_tenants[i]));
+	for (int i = 0; any && i < lengthof(views->has); i++)
+		if (views->has[i])
+			oids[n++] = ObjectIdGetDatum(views->over_tenants[i].relid);
 	return PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
@@ -253,8 +268,9 @@ lock_view(const WhView *view)
 static void
 lock_views(const TemplateViews *views)
 {
-	if (views->has_public_view)
-		lock_view(&views->public_view);
+	for (int i = 0; i < lengthof(views->has); i++)
+		if (views->has[i])
+			lock_view(&views->over_tenants[i]);
 	for (int i = 0; i < views->ntenants; i++)
 		lock_view(&views->tenants[i]);
 }
@@ -277,24 +293,31 @@ make_view(WhView *view, const WhSavedRelation *saved)
 		wh_saved_apply(saved, view->relid);
 }
 
-/* The members of the public view are known by OID, and some are new. */
+/* The members of a view over all tenants are known by OID, and some are new. */
 static void
-make_public_view(TemplateViews *views, const WhSavedRelation *saved)
+make_over_tenants(TemplateViews *views, int which, const WhSavedRelation *saved)
 {
-	Oid			relid = views->public_view.relid;
+	WhView	   *view = &views->over_tenants[which];
+	Oid			relid = view->relid;
 
-	wh_publish_read_public_view(&views->public_view, views->tmpl);
-	views->public_view.relid = relid;
-	make_view(&views->public_view, saved);
-	wh_publish_remember_public_view(views->tmpl->name, views->public_view.relid);
+	read_over_tenants(view, views->tmpl, which);
+	view->relid = relid;
+	make_view(view, saved);
+	if (which == 0)
+		wh_publish_remember_public_view(views->tmpl->name, view->relid);
+	else
+		wh_isolation_remember_view(views->tmpl->name, view->relid);
 }
 
 static void
-remake_all(TemplateViews *views, bool with_public_view)
+remake_all(TemplateViews *views, bool drop_over_tenants)
 {
-	WhSavedRelation *saved_public = with_public_view ? drop_view(&views->public_view) : NULL;
+	WhSavedRelation *saved_over[lengthof(views->has)] = {NULL};
 	WhSavedRelation **saved = palloc0(sizeof(WhSavedRelation *) * Max(views->ntenants, 1));
 
+	for (int i = 0; i < lengthof(views->has); i++)
+		if (views->has[i] && drop_over_tenants)
+			saved_over[i] = drop_view(&views->over_tenants[i]);
 	for (int i = 0; i < views->ntenants; i++)
 		if (is_dropped(&views->tenants[i]))
 			saved[i] = drop_view(&views->tenants[i]);
@@ -304,8 +327,9 @@ remake_all(TemplateViews *views, bool with_public_view)
 		wh_publish_remember_tenant_view(&views->tenants[i]);
 		wh_publish_mark_in_views(&views->tenants[i]);
 	}
-	if (views->has_public_view)
-		make_public_view(views, saved_public);
+	for (int i = 0; i < lengthof(views->has); i++)
+		if (views->has[i])
+			make_over_tenants(views, i, saved_over[i]);
 }
 
 /* Works on a copy: an attempt that fails is made again. */
@@ -316,17 +340,15 @@ attempt(void *arg)
 	Datum		dropped = dropped_views(&views);
 	int			ndropped = ArrayGetNItems(ARR_NDIM(DatumGetArrayTypeP(dropped)),
 										  ARR_DIMS(DatumGetArrayTypeP(dropped)));
-	bool		with_public_view;
 	List	   *users = NIL;
 
-	with_public_view = views.has_public_view && ndropped > 0;
 	views.tenants = memcpy(palloc(sizeof(WhView) * Max(views.ntenants, 1)),
 						   views.tenants, sizeof(WhView) * views.ntenants);
 	if (ndropped > 0)
 		users = wh_user_views_save(dropped, views.invoker, views.tmpl->name);
 	lock_views(&views);
 	wh_user_views_drop(users);
-	remake_all(&views, with_public_view);
+	remake_all(&views, ndropped > 0);
 	wh_user_views_make(users, views.tmpl->name);
 }
 

@@ -16,6 +16,7 @@
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
+#include "caller.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgtime.h"
@@ -517,6 +518,7 @@ wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 	text	   *result;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	tenant = wh_tenant_read(wh_tenant_text_arg(fcinfo, 0, "tenant_name"));
 	/* a rollback takes back the row of the audit log, and not what was read */

@@ -48,6 +48,8 @@ members_are_right(const WhView *view)
 		"          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 		"           AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 		"           AND d.refobjid <> r.ev_class"
+		"           AND d.refobjid NOT IN ('_wh.tenant_readers'::pg_catalog.regclass,"
+		"               '_wh.tenant_templates'::pg_catalog.regclass)"
 		"         WHERE r.ev_class = $1) u",
 		lengthof(args), args) == 1 && wh_get_bool(0, 1);
 }
@@ -65,6 +67,16 @@ refuses_now(Oid relid)
 		"  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.proname = 'refuse_to_read'"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname = '_wh'"
 		" WHERE r.ev_class = $1", lengthof(args), args) > 0;
+}
+
+/* Not if a person has taken it away. */
+static bool
+has_barrier(Oid relid)
+{
+	WhArg		args[] = {WH_OID(relid)};
+
+	return wh_query("SELECT FROM pg_catalog.pg_class"
+					" WHERE oid = $1 AND reloptions @> '{security_barrier=true}'", lengthof(args), args) == 1;
 }
 
 /* Type with its typmod, readable under any search_path. */
@@ -124,6 +136,17 @@ append_schema_name(StringInfo sql, const WhMember *member)
 						 member ? quote_literal_cstr(member->schema) : "NULL");
 }
 
+/* Of a subscription as it is when the view is read: it may be another tenant's by then. */
+static void
+append_isolation(StringInfo sql, const WhView *view, const WhMember *member)
+{
+	appendStringInfo(sql, " WHERE EXISTS (SELECT FROM _wh.tenant_templates s"
+					 " JOIN _wh.tenant_readers r ON r.tenant_name = s.tenant_name"
+					 " WHERE s.template_name = %s AND s.target_schema = %s"
+					 " AND pg_catalog.pg_has_role(r.role_oid, 'USAGE'))",
+					 quote_literal_cstr(view->template_name), quote_literal_cstr(member->schema));
+}
+
 /* One branch of the union; without a member, the branch that has no rows. */
 static void
 append_branch(StringInfo sql, const WhView *view, const WhMember *member)
@@ -136,6 +159,8 @@ append_branch(StringInfo sql, const WhView *view, const WhMember *member)
 		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
 	else
 		appendStringInfoString(sql, " WHERE false");
+	if (member != NULL && view->is_isolated)
+		append_isolation(sql, view, member);
 }
 
 /* The same columns from a function that raises an error. */
@@ -156,7 +181,7 @@ refusing_body(const WhView *view)
 	}
 	return psprintf("SELECT %s" WH_SCHEMA_NAME_COLUMN " FROM _wh.refuse_to_read(%s) AS t(%s"
 					WH_SCHEMA_NAME_COLUMN " pg_catalog.text)",
-					sql.data, quote_literal_cstr(view->name), columns.data);
+					sql.data, quote_literal_cstr(view->template_name), columns.data);
 }
 
 static char *
@@ -277,11 +302,11 @@ wh_view_create(WhView *view)
 	bool		existed = wh_view_exists(view);
 	WhSavedRelation *saved = existed ? wh_saved_read(view->relid) : NULL;
 
-	wh_utility("CREATE %sVIEW %s AS\n%s", existed ? "OR REPLACE " : "",
-			   wh_view_name(view), view_body(view));
+	wh_utility("CREATE %sVIEW %s%s AS\n%s", existed ? "OR REPLACE " : "", wh_view_name(view),
+			   view->is_isolated ? " WITH (security_barrier = true)" : "", view_body(view));
 	if (!existed)
 		wh_utility("COMMENT ON VIEW %s IS %s", wh_view_name(view), quote_literal_cstr(view->comment));
-	else if (saved->has_options)
+	else if (saved->has_options && !view->is_isolated)
 		wh_saved_apply(saved, view->relid); /* a replaced view loses its options */
 	view->relid = wh_view_find(view->schema, view->name);
 }
@@ -290,7 +315,8 @@ bool
 wh_view_is_up_to_date(const WhView *view)
 {
 	if (!OidIsValid(view->relid) ||
-		(view->is_public && refuses_now(view->relid) != view->refuses))
+		(view->is_public && refuses_now(view->relid) != view->refuses) ||
+		(view->is_isolated && !has_barrier(view->relid)))
 		return false;
 	return (view->refuses || members_are_right(view)) && wh_view_columns_are_right(view);
 }

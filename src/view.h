@@ -23,10 +23,12 @@ typedef struct WhView
 {
 	const char *schema;
 	const char *name;
+	const char *template_name;
 	Oid			relid;			/* what has that name now, or InvalidOid */
 	TupleDesc	columns;		/* of the template */
 	const char *comment;		/* for a new one */
 	bool		is_public;		/* adds schema_name */
+	bool		is_isolated;	/* filters by who reads it, see isolation.c */
 	uint64		nmembers;
 	WhMember   *members;		/* nrefused more stand behind the nmembers */
 	uint64		nrefused;		/* that are kept out, see budget.h */

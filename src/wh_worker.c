@@ -17,6 +17,7 @@
 #include "guc.h"
 #include "hide_row.h"
 #include "key_file.h"
+#include "listen.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -175,5 +176,6 @@ _PG_init(void)
 	wh_supervisor_register();
 	wh_hide_row_register();
 	wh_prune_register();
+	wh_listen_register();
 	preloaded = true;
 }

@@ -1,6 +1,7 @@
 -- The extension, its roles and what belongs to whom.
 CREATE EXTENSION wh_worker;
-SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolpassword IS NULL AS no_password
+SELECT rolname, rolsuper, rolcreatedb, rolcanlogin, rolpassword IS NULL AS no_password,
+	rolcreaterole = (rolname = 'whadmin' AND current_setting('server_version_num')::integer >= 160000) AS createrole_where_safe
 FROM pg_authid WHERE rolname IN ('whadmin', 'phood_ro') ORDER BY 1;
 -- every object of ours belongs to the admin role, but what guards the permissions of superusers
 SELECT relkind, relname FROM pg_class
