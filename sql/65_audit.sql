@@ -69,6 +69,9 @@ CREATE TRIGGER audit_change
 		active, username
 	ON _wh.schedules FOR EACH ROW EXECUTE FUNCTION _wh.audit_change();
 COMMENT ON TRIGGER audit_change ON _wh.schedules IS 'Writes the audit log';
+CREATE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON _wh.tenant_readers
+	FOR EACH ROW EXECUTE FUNCTION _wh.audit_change();
+COMMENT ON TRIGGER audit_change ON _wh.tenant_readers IS 'Writes the audit log';
 CREATE TRIGGER audit_change AFTER INSERT OR UPDATE OR DELETE ON _wh.warehouse
 	FOR EACH ROW EXECUTE FUNCTION _wh.audit_change();
 COMMENT ON TRIGGER audit_change ON _wh.warehouse IS 'Writes the audit log';
@@ -77,7 +80,7 @@ DO $$
 DECLARE
 	audited text;
 BEGIN
-	FOREACH audited IN ARRAY ARRAY['tenant_connections', 'mv_templates', 'tenant_templates', 'schedules', 'warehouse']
+	FOREACH audited IN ARRAY ARRAY['tenant_connections', 'mv_templates', 'tenant_templates', 'schedules', 'tenant_readers', 'warehouse']
 	LOOP
 		EXECUTE format('CREATE TRIGGER audit_truncate AFTER TRUNCATE ON _wh.%I EXECUTE FUNCTION _wh.audit_change()', audited);
 		EXECUTE format('COMMENT ON TRIGGER audit_truncate ON _wh.%I IS %L', audited, 'Writes the audit log');

@@ -15,6 +15,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 
+#include "audit.h"
 #include "caller.h"
 #include "guc.h"
 #include "sqlutil.h"
@@ -92,6 +93,7 @@ wh_sql_grant_operator(PG_FUNCTION_ARGS)
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	role = operator_arg(fcinfo);
 	wh_spi_begin();
 	wh_utility("GRANT USAGE ON SCHEMA _wh TO %s", role);
@@ -108,6 +110,7 @@ wh_sql_revoke_operator(PG_FUNCTION_ARGS)
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	role = operator_arg(fcinfo);
 	wh_spi_begin();
 	wh_utility("REVOKE EXECUTE ON FUNCTION %s FROM %s", list_functions(), role);

@@ -28,6 +28,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
+#include "caller.h"
 #include "guc.h"
 #include "key_file.h"
 #include "password.h"
@@ -266,6 +268,8 @@ wh_sql_rotate_key(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	if (!wh_key_file_is_set())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -21,6 +21,7 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 
+#include "audit.h"
 #include "caller.h"
 #include "grants.h"
 #include "guc.h"
@@ -156,6 +157,7 @@ wh_sql_grant_tenant_reader(PG_FUNCTION_ARGS)
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	following.tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	role_name = wh_caller_role_arg(fcinfo, 1, &role);
 	wh_tenant_require(following.tenant_name);
@@ -225,6 +227,7 @@ wh_sql_revoke_tenant_reader(PG_FUNCTION_ARGS)
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	role_name = wh_tenant_text_arg(fcinfo, 1, "role");
 	wh_spi_begin();
@@ -262,6 +265,7 @@ wh_sql_apply_grants(PG_FUNCTION_ARGS)
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
+	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	wh_politely(InvalidOid, follow, &following);
 	grant_public_views();

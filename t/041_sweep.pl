@@ -25,19 +25,21 @@ my %class_of_function = (
 		update_tenant_union_view_by_template update_public_view_by_template does_mv_exist refresh_mv
 		create_combined_table_from_template_by_month create_combined_table_from_template_by_year
 		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone
+		rotate_key set_password_from_file seal_password audit_change guard_audit_log
 		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config)));
 my %class_of_relation = (
 	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health)),
 	(map { $_ => 'admin' } qw(
 		warehouse tenant_connections mv_templates tenant_templates tenant_readers tenant_failures schedules
-		day_loads jobs backfills job_run_details job
+		day_loads jobs backfills job_run_details job audit_log audit_log_audit_id_seq
 		backfills_backfill_id_seq jobs_job_id_seq schedules_schedule_id_seq job_run_details_runid_seq)));
 my $marker = 'TEMPLATE-SECRET';
 my $command = 'COMMAND-SECRET';
 my @secrets = (reader_password(), $marker, $command);
 
 my $source = new_tenant('source');
-my $node = new_warehouse();
+# Passwords are in clear, so that they could be found.
+my $node = new_warehouse(conf => { 'wh_worker.key_file' => "''" });
 
 create_events($source, '2025-03-01', 5, 5);
 add_events_template($node, $_, query => "/* $marker */ SELECT id, at, kind, amount, payload FROM events WHERE at >= '{TARGET_DATE}'::date AND at < '{TARGET_DATE}'::date + 1")
@@ -148,12 +150,12 @@ sql($node, 'DROP FUNCTION _wh.forgotten(); DROP TABLE _wh.forgotten_too; DROP VI
 # ---- what the catalog says ---------------------------------------------
 
 is(sql($node, q{SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace
-	AND (proowner <> 'whadmin'::regrole OR prosecdef AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false))}), '', 'functions belong to the admin role; SECURITY DEFINER has a fixed search_path');
+	AND ((proowner = 'whadmin'::regrole) = (prorettype = 'trigger'::regtype) OR prosecdef AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false))}), '', 'functions belong to the admin role, but those of triggers to a superuser; SECURITY DEFINER has a fixed search_path');
 is(sql($node, sprintf q{SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace
 	AND NOT prosecdef AND proname IN (%s)}, join ', ', map { "'$_'" } grep { $class_of_function{$_} eq 'operator' } keys %class_of_function), '', 'what an operator may call is SECURITY DEFINER');
 is(sql($node, q{SELECT string_agg(p.proname, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
 	join(', ', grep { $class_of_function{$_} eq 'everybody' } sort keys %class_of_function), 'PUBLIC has EXECUTE on nothing else');
-is(sql($node, q{SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'S') AND relowner <> 'whadmin'::regrole}), '', 'relations belong to the admin role');
+is(sql($node, q{SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'm', 'p', 'S') AND relowner <> 'whadmin'::regrole}), 'tenant_connections', 'relations belong to the admin role, but connections to a superuser');
 
 # ---- everything, by everybody ------------------------------------------
 

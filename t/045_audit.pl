@@ -180,8 +180,14 @@ my $known = sql($node, q{SELECT count(*) FROM _wh.audit_log WHERE audit_log::tex
 is($known, 0, 'no password is in it');
 attack('a password is read from the audit log',
 	weak => sub {
-		# as triggers that keep to_jsonb(NEW) do
-		return sql($node, q{SELECT to_jsonb(c)::text ~ 'hunter2' FROM _wh.tenant_connections c WHERE tenant_name = 'shop'}) eq 't';
+		# a trigger that keeps to_jsonb(NEW), on a table of connections without encryption
+		return sql($node, q{CREATE TABLE public.connections (tenant_name text, password text);
+			CREATE TABLE public.naive_rows (of jsonb);
+			CREATE FUNCTION public.keep_row() RETURNS trigger LANGUAGE plpgsql
+				AS 'BEGIN INSERT INTO public.naive_rows VALUES (to_jsonb(NEW)); RETURN NULL; END';
+			CREATE TRIGGER keep_row AFTER INSERT ON public.connections FOR EACH ROW EXECUTE FUNCTION public.keep_row();
+			INSERT INTO public.connections VALUES ('shop', 'hunter2');
+			SELECT bool_or(of::text ~ 'hunter2') FROM public.naive_rows}) eq 't';
 	},
 	here => sub {
 		return sql($node, q{SELECT coalesce(bool_or(audit_log::text ~ 'hunter2'), false) FROM _wh.audit_log}) eq 't';
