@@ -35,8 +35,8 @@
 /* libpq's buffer doubles until a row fits, and a row is copied out of it. */
 #define COPIES_OF_A_ROW 3
 
-/* Looking is not free, and a read brings little: at most what the kernel has. */
-#define READS_PER_LOOK 4
+/* Looking is not free, and as long as rows come complete a read brings little. */
+#define READS_PER_LOOK 16
 
 /* A tenant is told to send no notices; some come while it connects. */
 #define ALLOWED_UNASKED 1000
@@ -123,7 +123,10 @@ wh_remote_limits_memory(WhRemote *remote)
 			 errhint("wh_worker.max_row_size sets how large a row may be.")));
 }
 
-/* Between two reads of an answer. */
+/*
+ * Before a read: with the room for a large message libpq reads on for as long as
+ * bytes come, so that it has to be known what it made room for.
+ */
 void
 wh_remote_limits_check(WhRemote *remote)
 {
@@ -136,11 +139,12 @@ wh_remote_limits_check(WhRemote *remote)
 				 errmsg("tenant \"%s\" sends notices and notifications without end", remote->name),
 				 errdetail("More than %d came in one transaction.", ALLOWED_UNASKED)));
 	}
-	if (++remote->reads_not_looked_at >= READS_PER_LOOK)
+	if (remote->incomplete || ++remote->reads_not_looked_at >= READS_PER_LOOK)
 	{
 		remote->reads_not_looked_at = 0;
 		wh_remote_limits_memory(remote);
 	}
+	remote->incomplete = true;
 }
 
 /* A transaction begins: what was said before it is forgiven, what is held is not. */

@@ -179,9 +179,9 @@ void
 wh_remote_read_more(WhRemote *remote)
 {
 	wait_for_socket(remote, WL_SOCKET_READABLE);
+	wh_remote_limits_check(remote);
 	/* a lost connection also shows in the result, with what the server said */
 	(void) PQconsumeInput(remote->conn);
-	wh_remote_limits_check(remote);
 }
 
 void
@@ -192,8 +192,8 @@ wh_remote_flush(WhRemote *remote)
 	while ((state = PQflush(remote->conn)) > 0)
 	{
 		wait_for_socket(remote, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE);
-		(void) PQconsumeInput(remote->conn);
 		wh_remote_limits_check(remote);
+		(void) PQconsumeInput(remote->conn);
 	}
 	if (state < 0)
 		wh_remote_raise_lost(remote);
@@ -207,6 +207,7 @@ wh_remote_next_result(WhRemote *remote)
 	remote->result = NULL;
 	while (PQisBusy(remote->conn) && PQstatus(remote->conn) != CONNECTION_BAD)
 		wh_remote_read_more(remote);
+	remote->incomplete = false;
 	remote->result = PQgetResult(remote->conn);
 	return remote->result;
 }
