@@ -12,7 +12,8 @@ use WhTest;
 
 my $marker = 'TEMPLATE-SECRET';
 my $source = new_tenant('source', database => 'a');
-my $node = new_warehouse();
+# Passwords are in clear, so that the weak side has something to show.
+my $node = new_warehouse(conf => { 'wh_worker.key_file' => "''" });
 
 create_events($source, '2025-03-01', 20, 5, database => 'a');
 $source->safe_psql('postgres', 'CREATE DATABASE b');
