@@ -513,17 +513,44 @@ hand_out(int slot)
 	return true;
 }
 
+static bool
+is_idle(const Worker *worker, const WhSlotInfo *info)
+{
+	return worker->known && worker->seen && worker->job.job_id == 0 && info->phase == WH_PHASE_IDLE;
+}
+
+/* To those who were promised a job, or to those who were not; false when none is left. */
+static bool
+hand_out_all(const WhSlotInfo *infos, const int *slots, int n, bool promised)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const Worker *worker = &workers[slots[i]];
+
+		if (is_idle(worker, &infos[i]) && (worker->promised != 0) == promised &&
+			!hand_out(slots[i]))
+			return false;
+	}
+	return true;
+}
+
+/* Who is idle now did not get what he was promised, and does not keep it from others. */
+static void
+forget_promises_of_idle(void)
+{
+	for (int i = 0; i < wh_status_max_slots(); i++)
+		if (workers[i].known && workers[i].job.job_id == 0)
+			forget_promise(&workers[i]);
+}
+
 static void
 dispatch(const WhSlotInfo *infos, const int *slots, int n, int starting)
 {
 	int			missing;
 
-	for (int i = 0; i < n; i++)
-		if (workers[slots[i]].known && workers[slots[i]].seen &&
-			workers[slots[i]].job.job_id == 0 && infos[i].phase == WH_PHASE_IDLE &&
-			!hand_out(slots[i]))
-			break;
-
+	if (hand_out_all(infos, slots, n, true))
+		(void) hand_out_all(infos, slots, n, false);
+	forget_promises_of_idle();
 	missing = wh_ready_startable(wh_max_workers) - starting;
 	if (missing <= 0)
 		wh_status_want_worker(false);

@@ -149,16 +149,21 @@ read_command(WhJob *job, MemoryContext cxt)
 	job->schedule_name = wh_get_text(cxt, 0, 3);
 }
 
+/* The running backfills that want the day of a row of _wh.jobs. */
+#define WHO_WANTS(jobs) \
+" FROM _wh.backfills b" \
+"  WHERE b.state = 'running' AND b.template_name = " jobs ".template_name" \
+"   AND " jobs ".target_date BETWEEN b.start_date AND b.end_date" \
+"   AND coalesce(b.tenant_name = " jobs ".tenant_name, true)" \
+"   AND coalesce(b.target_schema = " jobs ".target_schema, true)"
+
 /* What read_job() reads, of a row of _wh.jobs. */
 #define JOB_COLUMNS \
 "job_id, kind, template_name, tenant_name, target_schema, target_date," \
 " backfill_id, attempt, started_at, schedule_id, reason," \
 " kind = 'refresh' AND EXISTS (SELECT FROM _wh.tenant_failures f WHERE f.tenant_name = jobs.tenant_name)," \
-" priority, kind = 'refresh' AND EXISTS (SELECT FROM _wh.backfills b" \
-"  WHERE b.state = 'running' AND b.mode = 'all' AND b.template_name = jobs.template_name" \
-"   AND jobs.target_date BETWEEN b.start_date AND b.end_date" \
-"   AND coalesce(b.tenant_name = jobs.tenant_name, true)" \
-"   AND coalesce(b.target_schema = jobs.target_schema, true))"
+" priority, kind = 'refresh' AND EXISTS (SELECT" WHO_WANTS("jobs") " AND b.mode = 'all')," \
+" CASE kind WHEN 'refresh' THEN (SELECT max(b.backfill_id)" WHO_WANTS("jobs") ") END"
 
 static WhJob *
 read_job(uint64 row, MemoryContext cxt)
@@ -180,6 +185,7 @@ read_job(uint64 row, MemoryContext cxt)
 	job->is_probe = wh_get_bool(row, 12);
 	job->priority = wh_get_int4(row, 13);
 	job->is_forced = wh_get_bool(row, 14);
+	job->newest_request = wh_get_int8(row, 15);
 	return job;
 }
 
@@ -209,7 +215,7 @@ wh_queue_claim(int64 job_id)
 }
 
 bool
-wh_queue_is_sequel(const WhJob *job, int64 other_job_id, DateADT *date)
+wh_queue_is_sequel(const WhJob *job, int64 other_job_id, WhSequel *sequel)
 {
 	WhArg		args[] = {
 		WH_INT8(other_job_id), WH_TEXT(job->template_name), WH_TEXT(job->tenant_name),
@@ -218,15 +224,20 @@ wh_queue_is_sequel(const WhJob *job, int64 other_job_id, DateADT *date)
 	bool		is_sequel;
 
 	wh_spi_begin();
-	is_sequel = wh_query("SELECT q.target_date FROM _wh.jobs q"
+	is_sequel = wh_query("SELECT q.target_date, (SELECT max(b.backfill_id)" WHO_WANTS("q") ")"
+						 "  FROM _wh.jobs q"
 						 " WHERE q.job_id = $1 AND q.state = 'queued' AND q.kind = 'refresh'"
 						 "   AND q.template_name = $2 AND q.tenant_name = $3 AND q.target_schema = $4"
 						 "   AND NOT EXISTS (SELECT FROM _wh.day_loads d"
 						 "     WHERE d.template_name = $2 AND d.target_schema = $4"
 						 "       AND d.target_date = q.target_date AND d.relation_oid IS NOT NULL)",
 						 lengthof(args), args) == 1;
+	sequel->job_id = is_sequel ? other_job_id : 0;
 	if (is_sequel)
-		*date = wh_get_date(0, 1);
+	{
+		sequel->target_date = wh_get_date(0, 1);
+		sequel->newest_request = wh_get_int8(0, 2);
+	}
 	wh_spi_end();
 	return is_sequel;
 }

@@ -47,7 +47,16 @@ typedef struct WhJob
 	int32		priority;
 	int32		attempt;
 	TimestampTz started_at;
+	int64		newest_request; /* of the backfills that want the day of a refresh; 0: none */
 } WhJob;
+
+/* The day that is asked for while the one before it is loaded, and who wanted it then. */
+typedef struct WhSequel
+{
+	int64		job_id;			/* 0: none */
+	DateADT		target_date;
+	int64		newest_request;
+} WhSequel;
 
 /* A queued job as the launcher orders it. */
 typedef struct WhQueued
@@ -75,9 +84,9 @@ extern WhJob *wh_queue_claim(int64 job_id);
 
 /*
  * Is the other job, which is queued, to load a new day of the same template, tenant
- * and schema?  Its day; of what is committed, and it may be cancelled any time.
+ * and schema?  What it is; of what is committed, and it may be cancelled any time.
  */
-extern bool wh_queue_is_sequel(const WhJob *job, int64 other_job_id, DateADT *date);
+extern bool wh_queue_is_sequel(const WhJob *job, int64 other_job_id, WhSequel *sequel);
 
 /*
  * running -> succeeded, with its history row; part of the job's own commit.

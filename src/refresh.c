@@ -93,11 +93,25 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 						  known->indexes_md5);
 }
 
+/* No tenant is kept in the middle of a COPY while somebody is waited for. */
 static void
-fill_target(WhRefresh *refresh, WhDayTarget *target)
+drop_what_is_ahead(WhRemote **remote)
+{
+	WhRemote   *unfit = *remote;
+
+	if (unfit == NULL || !wh_remote_is_ahead(unfit))
+		return;
+	*remote = NULL;
+	wh_remote_close(unfit);
+}
+
+static void
+fill_target(WhRefresh *refresh, WhDayTarget *target, WhRemote **remote)
 {
 	WhLedgerDay known = read_known_day(refresh);
 
+	if (OidIsValid(known.relation_oid))
+		drop_what_is_ahead(remote);
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;
@@ -215,7 +229,7 @@ fetch_and_load(WhRefresh *refresh, int flags, const DateADT *next_date, WhRemote
 	refresh->late = wh_late_find(refresh->tmpl->name, refresh->schema, refresh->date);
 	MemoryContextSwitchTo(work_context);
 	if (refresh->late == NULL)
-		fill_target(refresh, &target);
+		fill_target(refresh, &target, remote);
 	wh_spi_begin();
 	hold_subscription(refresh, false);
 	wh_spi_end();
@@ -268,20 +282,13 @@ leaf_of(const WhRefresh *refresh)
 	return leaf;
 }
 
-/* No tenant is kept in the middle of a COPY while somebody is waited for. */
 static void
 lock_day(const WhRefresh *refresh, WhRemote **remote)
 {
-	if (*remote == NULL || !wh_remote_is_ahead(*remote))
-		wh_load_lock(refresh->schema, refresh->relname);
-	else if (!wh_load_try_lock(refresh->schema, refresh->relname))
-	{
-		WhRemote   *unfit = *remote;
-
-		*remote = NULL;
-		wh_remote_close(unfit);
-		wh_load_lock(refresh->schema, refresh->relname);
-	}
+	if (wh_load_try_lock(refresh->schema, refresh->relname))
+		return;
+	drop_what_is_ahead(remote);
+	wh_load_lock(refresh->schema, refresh->relname);
 }
 
 WhRefresh *

@@ -100,7 +100,7 @@ extern void wh_remote_push(WhRemote *remote);
 /*
  * Is something asked ahead?  The connection is of use for nothing else then.  And if it
  * is this: its rows come by copy_next, as after copy_start.  False: it is something
- * else, or came to nothing that an error would tell; close the connection.
+ * else, or came to nothing, as when the connection was lost; close the connection.
  */
 extern bool wh_remote_is_ahead(const WhRemote *remote);
 extern bool wh_remote_copy_asked(WhRemote *remote, const char *query, TupleDesc columns,

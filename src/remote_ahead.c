@@ -13,7 +13,8 @@
  * takes no memory here.
  *
  * Whoever uses the rows answers for their snapshot, which is older than his locks:
- * see refresh.c.  Nothing here raises but wh_remote_copy_asked().  Takes no locks.
+ * see refresh.c.  Nothing here raises but wh_remote_copy_asked(), and
+ * wh_remote_end_and_ask() what wh_remote_end() would.  Takes no locks.
  */
 #include "postgres.h"
 
@@ -170,7 +171,8 @@ wh_remote_push(WhRemote *remote)
 {
 	if (remote->ahead == NULL || remote->ahead->stage != AHEAD_DESCRIBING)
 		return;
-	if (PQflush(remote->conn) < 0 || !PQconsumeInput(remote->conn))
+	if (!wh_remote_limits_kept(remote) ||
+		PQflush(remote->conn) < 0 || !PQconsumeInput(remote->conn))
 		remote->ahead->stage = AHEAD_USELESS;
 	take_answers(remote, false);
 }
@@ -196,7 +198,9 @@ wh_remote_copy_asked(WhRemote *remote, const char *query, TupleDesc columns,
 	if (ahead->stage != AHEAD_COPYING)
 		return false;
 	wh_remote_flush(remote);
-	(void) wh_remote_expect_result(remote, PGRES_COPY_OUT);
+	/* a connection that was lost before our turn is made again, and no error of ours */
+	if (PQresultStatus(wh_remote_next_result(remote)) != PGRES_COPY_OUT)
+		return false;
 	remote->copying = true;
 	*binary = ahead->binary;
 	*asked_at = ahead->asked_at;

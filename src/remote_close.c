@@ -219,6 +219,12 @@ command_has_ended(WhRemote *remote, int64 deadline)
 		PGresult   *result;
 		ExecStatusType status;
 
+		/* who sends more than can be held is read no further */
+		if (!wh_remote_limits_kept(remote))
+		{
+			remote->copying = true;
+			return false;
+		}
 		(void) PQconsumeInput(remote->conn);
 		if (PQisBusy(remote->conn) || monotonic_ms() >= deadline)
 			return false;

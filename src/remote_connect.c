@@ -318,7 +318,7 @@ wh_remote_fingerprint(const WhRemote *remote)
 bool
 wh_remote_is_idle(WhRemote *remote)
 {
-	if (!wh_remote_has_ended(remote))
+	if (wh_remote_is_ahead(remote) || !wh_remote_has_ended(remote))
 		return false;
 	for (int i = 0; i < 3 && wh_remote_poll_socket(PQsocket(remote->conn), POLLIN, 0); i++)
 	{

@@ -52,6 +52,7 @@
 #define AHEAD_MS 1000
 
 static WhRemote *kept_remote = NULL;
+static WhSequel asked_ahead = {0};
 static MemoryContext job_context = NULL;
 
 static void
@@ -115,6 +116,16 @@ drop_what_is_ahead(void)
 {
 	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote))
 		drop_connection();
+}
+
+/*
+ * Who asks for a day, or asks for it again, is given what it is from then on: a
+ * job that has waited in the queue may be wanted by somebody new.
+ */
+static bool
+is_what_was_asked_for(const WhJob *job)
+{
+	return job->job_id == asked_ahead.job_id && job->newest_request == asked_ahead.newest_request;
 }
 
 static void
@@ -200,17 +211,16 @@ run_refresh(const WhJob *job, int64 next_job_id)
 {
 	FinishedDay day = {.job = job};
 	List	   *tables = NIL;
-	DateADT		next_date;
 	bool		has_next;
 
 	if (job->is_probe)
 		probe(job);
 	wh_begin_transaction();
-	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &next_date);
+	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &asked_ahead);
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
 								   job->job_id, refresh_flags(job),
-								   has_next ? &next_date : NULL, &kept_remote);
+								   has_next ? &asked_ahead.target_date : NULL, &kept_remote);
 	push_what_is_ahead();
 	wh_audit_flush();
 	wh_refresh_prepare(day.refresh, &tables);
@@ -350,7 +360,7 @@ run(const WhJob *job, int64 next_job_id)
 	if (wh_status_cancel_requested())
 		QueryCancelPending = InterruptPending = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, wh_job_timeout);
-	if (job->kind != WH_JOB_REFRESH)
+	if (!is_what_was_asked_for(job))
 		drop_what_is_ahead();
 	switch (job->kind)
 	{

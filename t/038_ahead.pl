@@ -152,6 +152,30 @@ gate('unlock', 2);
 ends($id, 'succeeded', 'the backfill ends after him');
 content_is_right('2025-07-13', '2025-07-14', 'and has not put older rows in the place of newer ones');
 
+# ---- somebody asks for the day when it was asked for --------------------
+
+foreach my $mode ('missing', 'all')
+{
+	my ($first, $second) = $mode eq 'missing' ? ('2025-08-01', '2025-08-02') : ('2025-08-03', '2025-08-04');
+	my $last = $mode eq 'missing' ? $second : '2025-08-05';
+
+	$id = stop_between($first, $second);
+	change_events($production, $second);
+	my $request = backfill($second, $last, $mode);
+	gate('unlock', 2);
+	ends($_, 'succeeded', "$mode: both backfills end") foreach $id, $request;
+	content_is_right($first, $last, 'and he who asked last has what was there when he asked');
+}
+
+$id = stop_between('2025-08-06', '2025-08-07');
+sql($node, "SELECT _wh.cancel_job(job_id) FROM _wh.jobs WHERE state = 'queued' AND target_date = '2025-08-07'");
+change_events($production, '2025-08-07');
+my $again = backfill('2025-08-07', '2025-08-07');
+gate('unlock', 2);
+ends($id, 'cancelled', 'a backfill ends without a day that was cancelled');
+ends($again, 'succeeded', 'which is asked for again');
+content_is_right('2025-08-06', '2025-08-07', 'and is as it was then');
+
 # ---- nobody is waited for meanwhile ------------------------------------
 
 $id = stop_between('2025-07-15', '2025-07-16');
@@ -182,6 +206,20 @@ $other->quit;
 ends($id, 'succeeded', 'then the backfill ends');
 sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(3', 'gate(1')");
 content_is_right('2025-07-17', '2025-07-18', 'and both days are right');
+
+$id = stop_between('2025-08-08', '2025-08-09');
+is(sql($node, "SET gate.passes = 'all'; SELECT _wh.update_mv_by_template('events', 'shop', 'shop', '2025-08-09', false)"), 't',
+	'somebody loads the second day');
+$holder->query_safe('BEGIN');
+$holder->query_safe(sprintf 'COMMENT ON MATERIALIZED VIEW shop.%s IS $$held$$',
+	sql($node, "SELECT quote_ident(relation) FROM _wh.day_loads WHERE target_date = '2025-08-09'"));
+gate('unlock', 2);
+wait_until($node, "SELECT count(*) = 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+	WHERE l.locktype = 'relation' AND NOT l.granted AND a.backend_type = 'wh_worker worker'", 'and somebody else has locked it');
+tenant_is_left_alone('the worker waits for him with nothing open at the tenant');
+$holder->query_safe('COMMIT');
+ends($id, 'succeeded', 'then the backfill ends');
+content_is_right('2025-08-08', '2025-08-09', 'and both days are right');
 
 # ---- it is not wanted any more -----------------------------------------
 
@@ -238,6 +276,32 @@ sql($node, "UPDATE _wh.tenant_connections SET max_rows_per_second = NULL");
 sql($node, "UPDATE _wh.mv_templates SET change_probe = 'SELECT max(id) FROM events WHERE at::date = date ''{TARGET_DATE}'''");
 is_not_asked('2025-07-29', '2025-07-30', 'nor one that may prove to be unchanged');
 
+sql($node, "UPDATE _wh.mv_templates SET change_probe = NULL");
+
+# ---- a promise is kept, and keeps nobody from anything ------------------
+
 $gates->quit;
 $holder->quit;
+$node->append_conf('postgresql.conf', 'wh_worker.max_workers = 4');
+$node->restart;
+$gates = $node->background_psql('postgres');
+gate('lock', 2, 3);
+sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(2', 'gate(3')");
+my $single = backfill('2025-08-20', '2025-08-20');
+waits_at_gate(3, 'the first worker loads a day');
+sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(3', 'gate(2')");
+$id = backfill('2025-08-21', '2025-08-24');
+waits_at_gate(2, 'the second loads the first day of four');
+tenant_is_at('COPY', '2025-08-22', 'and has asked for the next');
+gate('unlock', 3);
+ends($single, 'succeeded', 'the first is idle');
+gate('unlock', 2);
+ends($id, 'succeeded', 'all come');
+is(sql($node, "SELECT string_agg(target_date::text, ' ' ORDER BY started_at) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh'"),
+	'2025-08-21 2025-08-22 2025-08-23 2025-08-24', 'in their order');
+is(sql($node, "SELECT count(*) FROM _wh.day_loads b JOIN _wh.day_loads a ON a.target_date = '2025-08-21'
+	WHERE b.target_date = '2025-08-22' AND b.fetch_started_at < a.loaded_at"), 1, 'by him who had asked for it');
+content_is_right('2025-08-20', '2025-08-24', 'and are right');
+
+$gates->quit;
 done_testing();

@@ -110,7 +110,7 @@ my %refused = (
 );
 
 # These rows are as they should be; what comes before or after them is not.
-my %loaded = (honest => 1, forged_notice => 1, endless_ends => 1);
+my %loaded = (honest => 1, forged_notice => 1, endless_ends => 1, notice_of_900_mb => 1);
 my @names = hostile_behaviours();
 my @waiting = grep { $refused{$_} && $refused{$_}[2] } @names;
 
@@ -129,6 +129,14 @@ wait_until($node, qq{SELECT bool_and(state IN ('succeeded', 'failed'))
 	FROM _wh.jobs WHERE kind = 'refresh' AND tenant_name NOT IN ($waiting)}, 'every job ends');
 wait_until($node, "SELECT count(*) = @{[ scalar @waiting ]} AND bool_and(consecutive_failures >= 1 AND last_error IS NOT NULL) FROM _wh.tenant_health WHERE tenant_name IN ($waiting)",
 	'those that cannot be connected to are known');
+
+# After a day they do so to who asks for the next one ahead.
+foreach my $name (qw(notice_of_900_mb endless_ends))
+{
+	my $id = sql($node, "SELECT _wh.enqueue_backfill('notes', '$name', date '$day' + 1, date '$day' + 3)");
+
+	is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), 'succeeded', "$name: days one after the other");
+}
 
 # Memory that is nobody else's, at its most.
 my @pids = split /\n/, sql($node, q{SELECT pid FROM _wh.worker_status WHERE backend_type LIKE '%worker'});

@@ -212,6 +212,7 @@ my %behaviour = (
 	endless_nonsense => { settings => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_probe => { probe => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_ends => { commit => sub { flood(complete('COMMIT') x 64) } },
+	notice_of_900_mb => { commit => sub { 'N' . pack('N', 900_000_000), flood('x' x 65536) } },
 	ends_of_cancelled => { rows => sub { complete('SELECT 1'), flood(complete('SELECT 1') x 64) } },
 	trickle => { rows => sub { copy_start($_[0]), trickle(data('')) } },
 
