@@ -317,6 +317,7 @@ wh_sql_set_password_from_file(PG_FUNCTION_ARGS)
 	WhTenant   *tenant;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	file = wh_tenant_text_arg(fcinfo, 1, "file");
 	/* it runs as its caller, whose right this is */
