@@ -46,6 +46,9 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege',
 			      HINT = 'Drop or rename it, so that it can be made anew.';
 	END IF;
+	-- The admin role could rename it and make another, with tables in it that a
+	-- superuser takes for ours.
+	EXECUTE format('ALTER SCHEMA _wh OWNER TO %I', current_user);
 
 	EXECUTE format('GRANT CREATE, CONNECT, TEMPORARY ON DATABASE %I TO %I', current_database(), admin_role);
 	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA public TO %I', admin_role);

@@ -23,8 +23,9 @@ AS 'MODULE_PATHNAME', 'wh_sql_revoke_tenant_reader';
 COMMENT ON FUNCTION _wh.revoke_tenant_reader(text, text) IS
 'Takes back what grant_tenant_reader() gave, but for what the role has by other tenants. Errors: 42704 the role is no reader of the tenant';
 
+-- sql/create.sql calls it as a superuser: not by way of a function of admin_role.
 CREATE FUNCTION _wh.apply_grants()
-RETURNS bigint LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURNS bigint LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_apply_grants';
 COMMENT ON FUNCTION _wh.apply_grants() IS
 'Grants wh_worker.reader_role and the readers of tenants what they lack, on all that is loaded: after that setting has changed, or a restore without privileges. Returns how many grants on days and tenant views it made';

@@ -19,7 +19,7 @@ CREATE TABLE _wh.audit_log (
 	-- the same numbers but other times.
 	PRIMARY KEY (at, audit_id)
 );
-COMMENT ON TABLE _wh.audit_log IS 'Who changed connections, templates, subscriptions, schedules and the switches of the warehouse, who called a function that acts, and connections to tenants; append-only for all but its owner, kept for wh_worker.audit_days, connections for wh_worker.history_days';
+COMMENT ON TABLE _wh.audit_log IS 'Who changed connections, templates, subscriptions, schedules, readers of tenants and the switches of the warehouse, who called a function that acts, and connections to tenants; append-only for all but its owner, kept for wh_worker.audit_days, connections for wh_worker.history_days';
 COMMENT ON COLUMN _wh.audit_log.audit_id IS 'Number of the row; after a restore only with its time unique';
 COMMENT ON COLUMN _wh.audit_log.at IS 'When it happened';
 COMMENT ON COLUMN _wh.audit_log.event IS 'insert, update or delete (of a row of a table in _wh), truncate (of all its rows), call (of a function) or connect (to a tenant)';

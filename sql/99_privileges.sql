@@ -1,9 +1,11 @@
 -- Everything belongs to admin_role; nobody else may touch it unless granted.
--- But tenant_connections and the trigger functions stay with the superuser who
--- makes the extension: a table's owner can switch its triggers off, or add rows
--- that they never see, and a function's owner can replace it. What only a
--- superuser may allow would then be anybody's who owns it; and a superuser who
--- writes a row would run what admin_role made of the function.
+-- But tenant_connections and the functions that run as their caller, triggers among
+-- them, stay with the superuser who makes the extension: a table's owner can switch
+-- its triggers off, or add rows that they never see, and a function's owner can
+-- replace it. What only a superuser may allow would then be anybody's who owns it;
+-- and a superuser who writes a row, or calls such a function, would run what
+-- admin_role made of it. No REFERENCES: a foreign key that cascades has whoever
+-- deletes a tenant write to a table with triggers of somebody else's.
 DO $$
 DECLARE
 	admin_role text := current_setting('wh_worker.admin_role');
@@ -20,16 +22,20 @@ BEGIN
 		END IF;
 		EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', object.name);
 	END LOOP;
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES'
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE'
 		' ON _wh.tenant_connections TO %I WITH GRANT OPTION', admin_role);
 	FOR object IN
-		SELECT p.oid::regprocedure::text AS name, p.prorettype = 'trigger'::regtype AS stays
+		SELECT p.oid::regprocedure::text AS name, NOT p.prosecdef AS stays,
+			NOT p.prosecdef AND p.prorettype <> 'trigger'::regtype AS is_lent
 		FROM pg_catalog.pg_proc p WHERE p.pronamespace = '_wh'::regnamespace
 	LOOP
 		IF NOT object.stays THEN
 			EXECUTE format('ALTER FUNCTION %s OWNER TO %I', object.name, admin_role);
 		END IF;
 		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', object.name);
+		IF object.is_lent THEN
+			EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', object.name, admin_role);
+		END IF;
 	END LOOP;
 	-- Public views that refuse to be read call it as whoever reads them.
 	EXECUTE 'GRANT EXECUTE ON FUNCTION _wh.refuse_to_read(text) TO PUBLIC';

@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "json_text.h"
 #include "sqlutil.h"
+#include "template_code.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_guard_audit_log);
@@ -76,17 +77,15 @@ insert_row(const WhAudit *audit, TimestampTz at)
 	wh_spi_end();
 }
 
-/* Who writes templates need not be able to write here. */
+/* Who writes templates need not be able to write here; who writes connections may be a superuser. */
 static void
 insert_as_admin(const WhAudit *audit, TimestampTz at)
 {
-	Oid			user;
-	int			context;
+	WhRestricted restricted;
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false), context | SECURITY_LOCAL_USERID_CHANGE);
+	wh_restricted_begin_as_admin(&restricted);
 	insert_row(audit, at);
-	SetUserIdAndSecContext(user, context);
+	wh_restricted_end(&restricted);
 }
 
 void

@@ -115,6 +115,26 @@ wh_password_to_store(const WhTenant *tenant, const char *password)
 	return pstrdup(password);
 }
 
+/* The key file may be spoilt since it was read last: nothing is left in clear then either. */
+static char *
+store_and_wipe(const WhTenant *tenant, char *password)
+{
+	char	   *volatile stored = NULL;
+
+	PG_TRY();
+	{
+		stored = wh_password_to_store(tenant, password);
+	}
+	PG_CATCH();
+	{
+		wh_secret_wipe(password);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	wh_secret_wipe(password);
+	return stored;
+}
+
 /* ---- the trigger ---- */
 
 /* NULL for a null; also of columns that are no text. */
@@ -227,9 +247,8 @@ rotate_password(const char *tenant_name)
 {
 	WhTenant   *tenant = wh_tenant_read(tenant_name);
 	char	   *password = wh_secret_open(tenant, tenant->password);
-	WhArg		args[] = {WH_TEXT(tenant_name), WH_TEXT(wh_secret_seal(tenant, password))};
+	WhArg		args[] = {WH_TEXT(tenant_name), WH_TEXT(store_and_wipe(tenant, password))};
 
-	wh_secret_wipe(password);
 	wh_spi_begin();
 	wh_query("UPDATE _wh.tenant_connections SET password = $2 WHERE tenant_name = $1",
 			 lengthof(args), args);
@@ -317,6 +336,7 @@ wh_sql_set_password_from_file(PG_FUNCTION_ARGS)
 	WhTenant   *tenant;
 
 	wh_require_preloaded();
+	wh_audit_call(fcinfo);
 	tenant_name = wh_tenant_text_arg(fcinfo, 0, "tenant_name");
 	file = wh_tenant_text_arg(fcinfo, 1, "file");
 	/* it runs as its caller, whose right this is */
@@ -328,9 +348,8 @@ wh_sql_set_password_from_file(PG_FUNCTION_ARGS)
 	tenant = wh_tenant_read(tenant_name);
 	password = first_line_of(file);
 	{
-		WhArg		args[] = {WH_TEXT(tenant_name), WH_TEXT(wh_password_to_store(tenant, password))};
+		WhArg		args[] = {WH_TEXT(tenant_name), WH_TEXT(store_and_wipe(tenant, password))};
 
-		wh_secret_wipe(password);
 		wh_spi_begin();
 		wh_query("UPDATE _wh.tenant_connections SET password = $2 WHERE tenant_name = $1",
 				 lengthof(args), args);

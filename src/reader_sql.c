@@ -29,6 +29,7 @@
 #include "publish.h"
 #include "reader.h"
 #include "sqlutil.h"
+#include "template_code.h"
 #include "tenant.h"
 #include "wh_worker.h"
 
@@ -103,6 +104,7 @@ refuse_role(const char *role_name, const char *detail)
 			 errhint("Make a role of its own for the readers of each tenant.")));
 }
 
+/* NOINHERIT does not help: who is a member may SET ROLE. */
 static void
 check_reads_no_other(const char *role_name, Oid role)
 {
@@ -112,12 +114,12 @@ check_reads_no_other(const char *role_name, Oid role)
 		refuse_role(role_name, "Role names that start with \"pg_\" are reserved.");
 	if (superuser_arg(role))
 		refuse_role(role_name, "It is a superuser.");
-	if (has_privs_of_role(role, get_role_oid(wh_admin_role, false)))
+	if (is_member_of_role(role, get_role_oid(wh_admin_role, false)))
 		refuse_role(role_name, psprintf("It has the rights of role \"%s\", which owns the data of all tenants.",
 										wh_admin_role));
-	if (OidIsValid(reader) && has_privs_of_role(role, reader))
+	if (OidIsValid(reader) && is_member_of_role(role, reader))
 		refuse_role(role_name, psprintf("It has the rights of role \"%s\", which reads all tenants.", wh_reader_role));
-	if (has_privs_of_role(role, ROLE_PG_READ_ALL_DATA))
+	if (is_member_of_role(role, ROLE_PG_READ_ALL_DATA))
 		refuse_role(role_name, "It has the rights of role \"pg_read_all_data\", which reads all tenants.");
 }
 
@@ -262,14 +264,18 @@ Datum
 wh_sql_apply_grants(PG_FUNCTION_ARGS)
 {
 	Following	following = {.reader_role_too = true};
+	WhRestricted restricted;
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
+	/* sql/create.sql calls it as a superuser */
+	wh_restricted_begin_as_admin(&restricted);
 	wh_spi_begin();
 	wh_politely(InvalidOid, follow, &following);
 	grant_public_views();
 	wh_spi_end();
+	wh_restricted_end(&restricted);
 	PG_RETURN_INT64(following.granted);
 }
 

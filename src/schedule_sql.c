@@ -35,15 +35,14 @@ PG_FUNCTION_INFO_V1(wh_sql_resume_schedule);
 void
 wh_schedule_become_admin(WhCaller *caller)
 {
-	GetUserIdAndSecContext(&caller->role, &caller->context);
-	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false),
-						   caller->context | SECURITY_LOCAL_USERID_CHANGE);
+	caller->role = GetUserId();
+	wh_restricted_begin_as_admin(&caller->restricted);
 }
 
 void
 wh_schedule_become_caller(const WhCaller *caller)
 {
-	SetUserIdAndSecContext(caller->role, caller->context);
+	wh_restricted_end(&caller->restricted);
 }
 
 /*

@@ -5,10 +5,12 @@
 #ifndef WH_SCHEDULE_WRITE_H
 #define WH_SCHEDULE_WRITE_H
 
+#include "template_code.h"
+
 typedef struct WhCaller
 {
 	Oid			role;
-	int			context;
+	WhRestricted restricted;
 } WhCaller;
 
 extern void wh_schedule_become_admin(WhCaller *caller);

@@ -10,7 +10,8 @@
  * What a trusted role's function calls is that role's to answer for; operator
  * classes and base types are made by superusers only.
  *
- * Called by load.c, late.c, combine.c, fetch_day.c and template_views.c.  Runs
+ * Called by load.c, late.c, combine.c, fetch_day.c and template_views.c; how code is
+ * run is also for audit.c, schedule_sql.c, pg_cron_import.c and reader_sql.c.  Runs
  * nothing of it itself.  Locks: those of catalog look-ups.
  */
 #include "postgres.h"
@@ -48,6 +49,19 @@ wh_restricted_begin(WhRestricted *restricted)
 	restricted->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * For what superusers may call: a trigger that admin_role put on a table of its
+ * own must find no way to their rights, neither a setting that stays nor a
+ * constraint trigger that waits for the commit, when they are back.
+ */
+void
+wh_restricted_begin_as_admin(WhRestricted *restricted)
+{
+	wh_restricted_begin(restricted);
+	SetUserIdAndSecContext(get_role_oid(wh_admin_role, false),
+						   restricted->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
 void

@@ -22,6 +22,7 @@ typedef struct WhRestricted
  * without a schema are those of pg_catalog.
  */
 extern void wh_restricted_begin(WhRestricted *restricted);
+extern void wh_restricted_begin_as_admin(WhRestricted *restricted);
 extern void wh_restricted_end(const WhRestricted *restricted);
 
 /*

@@ -131,10 +131,11 @@ is(as_role('reader_a', "SELECT count(*) FROM reports.$_"), 'permission denied fo
 sql($node, "UPDATE _wh.mv_templates SET column_definitions = 'id BIGINT, at TIMESTAMP, kind TEXT, amount NUMERIC, payload TEXT' WHERE template_name = 'events'");
 is(as_role('reader_a', 'SELECT (SELECT count(*) FROM shop_a.events), (SELECT count(*) FROM public.events_isolated)'), '155|160', 'views that are made anew keep the grant');
 
-sql($node, "SELECT _wh.grant_tenant_reader('shop_b', 'reader_b'); SELECT _wh.grant_tenant_reader('shop_a', 'reader_both'); SELECT _wh.grant_tenant_reader('shop_b', 'reader_both')");
+sql($node, "CREATE ROLE would_be NOINHERIT IN ROLE phood_ro; SELECT _wh.grant_tenant_reader('shop_b', 'reader_b'); SELECT _wh.grant_tenant_reader('shop_a', 'reader_both'); SELECT _wh.grant_tenant_reader('shop_b', 'reader_both')");
 foreach my $case (
 	[ 'whadmin', qr/has the rights of role "whadmin"/ ],
 	[ 'phood_ro', qr/has the rights of role "phood_ro"/ ],
+	[ 'would_be', qr/has the rights of role "phood_ro"/ ],
 	[ 'postgres', qr/is a superuser/ ],
 	[ 'pg_monitor', qr/reserved/ ])
 {

@@ -150,7 +150,7 @@ sql($node, 'DROP FUNCTION _wh.forgotten(); DROP TABLE _wh.forgotten_too; DROP VI
 # ---- what the catalog says ---------------------------------------------
 
 is(sql($node, q{SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace
-	AND ((proowner = 'whadmin'::regrole) = (prorettype = 'trigger'::regtype) OR prosecdef AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false))}), '', 'functions belong to the admin role, but those of triggers to a superuser; SECURITY DEFINER has a fixed search_path');
+	AND ((proowner = 'whadmin'::regrole) <> prosecdef OR prosecdef AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false))}), '', 'functions belong to the admin role, but those that run as their caller to a superuser; SECURITY DEFINER has a fixed search_path');
 is(sql($node, sprintf q{SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace
 	AND NOT prosecdef AND proname IN (%s)}, join ', ', map { "'$_'" } grep { $class_of_function{$_} eq 'operator' } keys %class_of_function), '', 'what an operator may call is SECURITY DEFINER');
 is(sql($node, q{SELECT string_agg(p.proname, ', ') FROM pg_proc p WHERE pronamespace = '_wh'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),

@@ -420,6 +420,54 @@ attack('a superuser who changes a row runs what was put there for him', why => q
 	weak => sub { my $done = ambushed('owned'); sql($node, 'ALTER ROLE whadmin NOCREATEDB'); return $done },
 	here => sub { ambushed('postgres') });
 
+# Code that waits for a superuser: in a trigger that runs at the commit, when he
+# has his rights back, or in a function that he calls.
+sub lurked
+{
+	my ($database, $trap, @visit) = @_;
+	my $code = q{BEGIN IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE whadmin BYPASSRLS; END IF; };
+
+	attempt($node, $database, qq{CREATE SCHEMA lurking; CREATE FUNCTION lurking.code() RETURNS trigger LANGUAGE plpgsql AS '$code RETURN NULL; END';
+		$trap}, user => 'whadmin');
+	my $told = last_answer();
+	foreach my $visit (@visit)
+	{
+		attempt($node, $database, $visit);
+		$told .= last_answer();
+	}
+	note_answer($told);
+	my $done = sql($node, "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'whadmin'") eq 't';
+	sql($node, 'ALTER ROLE whadmin NOBYPASSRLS; DROP SCHEMA lurking CASCADE', $database);
+	return $done;
+}
+my $waits = 'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lurking.code();';
+my $visit = 'UPDATE _wh.tenant_connections SET max_connections = coalesce(max_connections, 1) + 1';
+attack('a trigger of the audit log waits for the commit of a superuser', why => qr/within security-restricted operation/,
+	weak => sub { lurked('owned', "CREATE CONSTRAINT TRIGGER lurks AFTER UPDATE ON _wh.tenant_connections $waits", $visit) },
+	here => sub { lurked('postgres', "CREATE CONSTRAINT TRIGGER lurks AFTER INSERT ON _wh.audit_log $waits", $visit) });
+my $cascade = "CREATE TABLE lurking.log (tenant text REFERENCES _wh.tenant_connections ON DELETE CASCADE);
+	INSERT INTO lurking.log SELECT tenant_name FROM _wh.tenant_connections;
+	CREATE CONSTRAINT TRIGGER lurks AFTER DELETE ON lurking.log $waits";
+sql($node, q{INSERT INTO _wh.tenant_connections (tenant_name, host, dbname, username) VALUES ('leaving', 'h', 'd', 'u')}, $_) foreach 'owned', 'postgres';
+attack('a foreign key has a superuser who deletes a tenant run a trigger', why => qr/permission denied for table tenant_connections/,
+	weak => sub { lurked('owned', $cascade, "DELETE FROM _wh.tenant_connections WHERE tenant_name = 'leaving'") },
+	here => sub { lurked('postgres', $cascade, "DELETE FROM _wh.tenant_connections WHERE tenant_name = 'leaving'") });
+foreach my $call ([ 'set_password_from_file', "tenant_name text, file text", 'void', "'x', 'y'", 'RETURN;' ],
+	[ 'apply_grants', '', 'bigint', '', 'RETURN 0;' ])
+{
+	my ($function, $arguments, $result, $values, $return) = @$call;
+	my $replaced = "CREATE OR REPLACE FUNCTION _wh.$function($arguments) RETURNS $result LANGUAGE plpgsql
+		AS 'BEGIN ALTER ROLE whadmin BYPASSRLS; $return END'";
+
+	sql($node, "ALTER FUNCTION _wh.$function OWNER TO whadmin", 'owned');
+	attack("$function, which superusers call, is replaced", why => qr/must be owner of function $function/,
+		weak => sub { lurked('owned', $replaced, "SELECT _wh.$function($values)") },
+		here => sub { lurked('postgres', $replaced, "SELECT _wh.$function($values)") });
+}
+attack('a trigger of the schedules waits for a superuser who schedules', why => qr/within security-restricted operation/,
+	weak => sub { lurked('owned', "CREATE CONSTRAINT TRIGGER lurks AFTER UPDATE ON _wh.tenant_connections $waits", $visit) },
+	here => sub { lurked('postgres', "CREATE CONSTRAINT TRIGGER lurks AFTER INSERT ON _wh.schedules $waits", q{SELECT _wh.schedule('visit', '@daily', 'SELECT 1')}) });
+
 # ---- a password that was meant for another connection ------------------
 
 # A clerk keeps the addresses up to date, and may not read passwords.

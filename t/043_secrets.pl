@@ -183,6 +183,11 @@ attack('a row that COPY refuses is in the log, with its password',
 		copies($clear, 'stock', 'tenant_name, host, port, password', "x\th\t0\t$password");
 	},
 	here => sub { copies($node, '_wh.tenant_connections', 'tenant_name, host, port, dbname, username, password', $row) });
+sql($node, 'CREATE TABLE given (password text); CREATE TABLE tenant_connections_given (password text)');
+attack('a password with a tab, by the way of a table of its own, is in the log', why => qr/extra data after last expected column/,
+	weak => sub { copies($node, 'given', 'password', "\t$password") },
+	here => sub { copies($node, 'tenant_connections_given', 'password', "\t$password") });
+sql($node, 'DROP TABLE given, tenant_connections_given');
 
 attack('a row without a host is in the log, with its password',
 	why => qr/host of a tenant must not be null/,
@@ -448,6 +453,7 @@ append_to_file($file, "$password\nand more\n");
 chmod 0600, $file;
 sql($node, "SELECT _wh.set_password_from_file('b', '$file')");
 like(stored('b'), qr/^wh_encrypted:v1:/, 'a password from a file is stored encrypted');
+is(sql($node, q{SELECT tenant_name FROM _wh.audit_log WHERE object = 'set_password_from_file'}), 'b', 'and the call is in the audit log');
 is(clear_text('b'), $password, 'and is its first line');
 fails_with($node, "SET ROLE whadmin; SELECT _wh.set_password_from_file('b', '$file')", '42501', qr/permission denied to read a file/, 'the admin role may not read files of the server');
 fails_with($node, "SELECT _wh.set_password_from_file('nobody', '$file')", '42704', qr/does not exist/, 'a tenant has to be there');

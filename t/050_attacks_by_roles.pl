@@ -301,6 +301,7 @@ attack('the admin role plants functions in schema _wh for the superuser who crea
 	weak => sub { does($node, 'planted_weak', weak_script(sub { $_[0] =~ s/^SELECT pg_catalog.set_config\('search_path'.*$//m }), $looted) },
 	here => sub { does($node, 'planted', 'CREATE EXTENSION wh_worker', $looted) });
 is($node->safe_psql('planted', q{SELECT count(*) FROM pg_extension WHERE extname = 'wh_worker'}), '1', 'the extension was created there');
+is($node->safe_psql('planted', q{SELECT nspowner = 'whadmin'::regrole FROM pg_namespace WHERE nspname = '_wh'}), 'f', 'and the schema taken from whom it would be renamed by');
 
 attack('who made schema _wh first owns what is in it, and drops it',
 	weak => sub {

@@ -7,7 +7,7 @@ FROM pg_authid WHERE rolname IN ('whadmin', 'phood_ro') ORDER BY 1;
 SELECT relkind, relname FROM pg_class
 WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'S') AND relowner <> 'whadmin'::regrole;
 SELECT p.oid::regprocedure FROM pg_proc p
-WHERE pronamespace = '_wh'::regnamespace AND (proowner = 'whadmin'::regrole) = (prorettype = 'trigger'::regtype);
+WHERE pronamespace = '_wh'::regnamespace AND (proowner = 'whadmin'::regrole) <> prosecdef;
 -- and nobody else may execute or read any of it, but what refuses whoever calls it
 SELECT p.oid::regprocedure FROM pg_proc p
 WHERE pronamespace = '_wh'::regnamespace AND has_function_privilege('phood_ro', p.oid, 'execute');
