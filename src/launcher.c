@@ -407,14 +407,10 @@ complain_of_shortage(void)
 static bool
 start_worker(void)
 {
-	BackgroundWorker process;
 	WhWorkerStart start;
 	Worker	   *worker;
-	MemoryContext old;
 	bool		ok;
 
-	StaticAssertStmt(sizeof(WhWorkerStart) <= BGW_EXTRALEN,
-					 "a worker's arguments must fit into bgw_extra");
 	memset(&start, 0, sizeof(start));
 	start.slot = wh_status_reserve_worker(&start.generation);
 	if (start.slot < 0)
@@ -422,20 +418,6 @@ start_worker(void)
 		wh_status_want_worker(true);
 		return false;
 	}
-	start.database_oid = MyDatabaseId;
-	start.role_oid = GetUserId();
-
-	memset(&process, 0, sizeof(process));
-	process.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	process.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	process.bgw_restart_time = BGW_NEVER_RESTART;
-	process.bgw_notify_pid = MyProcPid;
-	strlcpy(process.bgw_library_name, WH_LIBRARY_NAME, BGW_MAXLEN);
-	strlcpy(process.bgw_function_name, "wh_worker_main", BGW_MAXLEN);
-	snprintf(process.bgw_name, BGW_MAXLEN, "wh_worker worker for %s", my_database);
-	strlcpy(process.bgw_type, "wh_worker worker", BGW_MAXLEN);
-	memcpy(process.bgw_extra, &start, sizeof(start));
-
 	worker = &workers[start.slot];
 	if (worker->known && worker->job.job_id != 0)
 	{
@@ -444,9 +426,7 @@ start_worker(void)
 		wake_within(0);
 	}
 	forget_worker(worker);
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	ok = RegisterDynamicBackgroundWorker(&process, &worker->handle);
-	MemoryContextSwitchTo(old);
+	ok = wh_worker_register(&start, my_database, &worker->handle);
 	if (!ok)
 	{
 		worker->handle = NULL;

@@ -4,6 +4,8 @@
 #ifndef WH_WORKER_PROCESS_H
 #define WH_WORKER_PROCESS_H
 
+#include "postmaster/bgworker.h"
+
 /* What a worker is told at its start; travels in bgw_extra. */
 typedef struct WhWorkerStart
 {
@@ -14,5 +16,12 @@ typedef struct WhWorkerStart
 } WhWorkerStart;
 
 extern PGDLLEXPORT void wh_worker_main(Datum arg);
+
+/*
+ * Asks for a worker in the slot of "start", for the caller's database and role; false
+ * if the server has no process left for it.  *handle lives until it is pfree'd.
+ */
+extern bool wh_worker_register(WhWorkerStart *start, const char *database,
+							   BackgroundWorkerHandle **handle);
 
 #endif
