@@ -114,8 +114,9 @@ foreach my $case ([ 'shop_3.tree', '', 3 + 50 * 2 ], [ 'shop_3.tree', $recent, 3
 	is(health($view, $where eq '' ? 'locks_unfiltered' : 'locks_per_query'), $locks, "partitions: $view $where");
 	is(sql($node, "BEGIN; SELECT FROM $view $where LIMIT 0; $held; COMMIT") =~ /(\d+)$/ ? $1 : '', $locks, 'which is what it locks');
 }
-is(sql($node, "BEGIN; SELECT FROM public.tree WHERE at >= CURRENT_DATE - 30 LIMIT 0; $held; COMMIT") =~ /(\d+)$/ ? $1 : '',
-	2 + 2 * 65, 'and what a dashboard locks');
+# By the time of the day the margin reaches into one day more.
+like(sql($node, "BEGIN; SELECT FROM public.tree WHERE at >= CURRENT_DATE - 30 LIMIT 0; $held; COMMIT") =~ /(\d+)$/ ? $1 : '',
+	qr/^(?:@{[ 2 + 2 * 65 ]}|@{[ 2 + 2 * 67 ]})$/, 'and what a dashboard locks');
 is(health('public.tree', "concat_ws(' ', members, readable, advice)"), '2 t', 'nothing to do about it');
 
 # ---- half of it --------------------------------------------------------
