@@ -290,8 +290,12 @@ sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(2', 'ga
 my $single = backfill('2025-08-20', '2025-08-20');
 waits_at_gate(3, 'the first worker loads a day');
 sql($node, "UPDATE _wh.mv_templates SET indexes = replace(indexes, 'gate(3', 'gate(2')");
+gate('lock', 1);
 $id = backfill('2025-08-21', '2025-08-24');
-waits_at_gate(2, 'the second loads the first day of four');
+waits_at_gate(1, 'the second loads the first day of four');
+tenant_is_at('%', '2025-08-22', 'and has asked what the next will be like');
+gate('unlock', 1);
+waits_at_gate(2, 'at the next index');
 tenant_is_at('COPY', '2025-08-22', 'and has asked for the next');
 gate('unlock', 3);
 ends($single, 'succeeded', 'the first is idle');

@@ -38,8 +38,7 @@ my $command = 'COMMAND-SECRET';
 my @secrets = (reader_password(), $marker, $command);
 
 my $source = new_tenant('source');
-# Passwords are in clear, so that they could be found.
-my $node = new_warehouse(conf => { 'wh_worker.key_file' => "''" });
+my $node = new_warehouse();
 
 create_events($source, '2025-03-01', 5, 5);
 add_events_template($node, $_, query => "/* $marker */ SELECT id, at, kind, amount, payload FROM events WHERE at >= '{TARGET_DATE}'::date AND at < '{TARGET_DATE}'::date + 1")
@@ -211,7 +210,7 @@ foreach my $role ('phood_ro', 'tenant_reader', 'operator')
 	is(scalar(grep { $_ =~ /^_wh\./ } @readable), $role eq 'operator' ? scalar(grep { $_ eq 'operator' } values %class_of_relation) : 0, 'and of _wh only what it shall');
 }
 is((run_all('phood_ro', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'wh_worker%' OR application_name LIKE 'wh_worker%' OR query LIKE '%shop%' AND pid <> pg_backend_pid()}))[0]{out} =~ s/\s//gr, '0', 'a reader does not see what workers do');
-my @found = run_all((sql($node, 'SELECT current_user')), 'SELECT x::text FROM _wh.tenant_connections x; SELECT x::text FROM _wh.mv_templates x; SELECT x::text FROM _wh.schedules x');
+my @found = run_all((sql($node, 'SELECT current_user')), 'SELECT _wh.get_tenant_connection_string(\'shop\'); SELECT x::text FROM _wh.mv_templates x; SELECT x::text FROM _wh.schedules x');
 is(scalar(secrets_in($found[0])), 3, 'the secrets are there to be found');
 
 done_testing();
