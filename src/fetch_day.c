@@ -162,6 +162,17 @@ wh_day_ask_next(WhDayStream *stream, const WhTemplate *tmpl, DateADT date)
 }
 
 void
+wh_day_drop_ahead(WhRemote **remote)
+{
+	WhRemote   *unfit = *remote;
+
+	if (unfit == NULL || !wh_remote_is_ahead(unfit))
+		return;
+	*remote = NULL;
+	wh_remote_close(unfit);
+}
+
+void
 wh_day_push(void *arg)
 {
 	WhDayStream *stream = arg;

@@ -43,6 +43,12 @@ extern WhDayStream *wh_day_resume(const WhTemplate *tmpl, const WhTenant *tenant
 extern void wh_day_ask_next(WhDayStream *stream, const WhTemplate *tmpl, DateADT date);
 extern void wh_day_push(void *stream);
 
+/*
+ * Closes a connection that has a day asked for ahead, and sets it to NULL; leaves any
+ * other alone.  For whoever is going to wait for somebody, or wants something else.
+ */
+extern void wh_day_drop_ahead(WhRemote **remote);
+
 /* Instead of that, ends the transaction. */
 extern void wh_day_leave(WhDayStream *stream);
 

@@ -93,25 +93,14 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 						  known->indexes_md5);
 }
 
-/* No tenant is kept in the middle of a COPY while somebody is waited for. */
-static void
-drop_what_is_ahead(WhRemote **remote)
-{
-	WhRemote   *unfit = *remote;
-
-	if (unfit == NULL || !wh_remote_is_ahead(unfit))
-		return;
-	*remote = NULL;
-	wh_remote_close(unfit);
-}
-
 static void
 fill_target(WhRefresh *refresh, WhDayTarget *target, WhRemote **remote)
 {
 	WhLedgerDay known = read_known_day(refresh);
 
+	/* no tenant is kept in the middle of a COPY while somebody is waited for */
 	if (OidIsValid(known.relation_oid))
-		drop_what_is_ahead(remote);
+		wh_day_drop_ahead(remote);
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;
@@ -287,7 +276,7 @@ lock_day(const WhRefresh *refresh, WhRemote **remote)
 {
 	if (wh_load_try_lock(refresh->schema, refresh->relname))
 		return;
-	drop_what_is_ahead(remote);
+	wh_day_drop_ahead(remote);
 	wh_load_lock(refresh->schema, refresh->relname);
 }
 

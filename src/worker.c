@@ -110,14 +110,6 @@ typedef struct FinishedDay
 	bool		tried;			/* and somebody was in the way */
 } FinishedDay;
 
-/* Nobody's rows wait in a connection while we wait for a lock, or do something else. */
-static void
-drop_what_is_ahead(void)
-{
-	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote))
-		drop_connection();
-}
-
 /*
  * Who asks for a day, or asks for it again, is given what it is from then on: a
  * job that has waited in the queue may be wanted by somebody new.
@@ -161,7 +153,7 @@ finish_day(void *arg)
 	const WhJob *job = day->job;
 
 	if (day->tried)
-		drop_what_is_ahead();
+		wh_day_drop_ahead(&kept_remote);
 	day->tried = true;
 	if (day->refresh->unchanged)
 	{
@@ -361,7 +353,7 @@ run(const WhJob *job, int64 next_job_id)
 		QueryCancelPending = InterruptPending = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, wh_job_timeout);
 	if (!is_what_was_asked_for(job))
-		drop_what_is_ahead();
+		wh_day_drop_ahead(&kept_remote);
 	switch (job->kind)
 	{
 		case WH_JOB_REFRESH:
@@ -506,7 +498,7 @@ time_to_sleep(TimestampTz idle_since)
 	if (kept_remote == NULL || !wh_remote_is_ahead(kept_remote))
 		return left;
 	if (ahead_left <= 0)
-		drop_what_is_ahead();
+		wh_day_drop_ahead(&kept_remote);
 	return ahead_left <= 0 ? left : Min(left, ahead_left);
 }
 

@@ -176,8 +176,7 @@ in_both($honest);
 is(sql($node, q{SELECT _wh.create_combined_table_from_template_by_month('lent', 'shop', 'shop', 2025, 7, allow_missing => true) ->> 'status'}), 'combined', 'a month');
 sql($node, 'CREATE TABLE data.month (id int, kind text); CREATE INDEX ON data.month (lab.lend(kind))', 'stock');
 in_both($changes_hands);
-attack('the same, for a late day of a month that is one table',
-	why => $function,
+my @late_row = (
 	weak => sub {
 		attempt($node, 'stock', q{INSERT INTO data.month SELECT 1, 'x'});
 		return is_stolen('stock');
@@ -186,6 +185,9 @@ attack('the same, for a late day of a month that is one table',
 		attempt($node, 'postgres', q{SELECT _wh.update_mv_by_template('lent', 'shop', 'shop', '2025-07-02', false)});
 		return is_stolen('postgres');
 	});
+attack('the same, for a late day of a month that is one table',
+	why => $function,
+	@late_row);
 
 # Who was given all rights on a table may give it a trigger.
 in_both($honest);
@@ -197,14 +199,7 @@ sql($node, 'SET ROLE author; CREATE TRIGGER trap BEFORE INSERT ON data.month FOR
 sql($node, 'SET ROLE author; CREATE TRIGGER trap BEFORE INSERT ON shop.lent_2025_07 FOR EACH ROW EXECUTE FUNCTION lab.trap()');
 attack('a trigger on the table of a month, by a role with all rights on it',
 	why => $function,
-	weak => sub {
-		attempt($node, 'stock', q{INSERT INTO data.month SELECT 1, 'x'});
-		return is_stolen('stock');
-	},
-	here => sub {
-		attempt($node, 'postgres', q{SELECT _wh.update_mv_by_template('lent', 'shop', 'shop', '2025-07-02', false)});
-		return is_stolen('postgres');
-	});
+	@late_row);
 
 # A template that changes while days are loaded: old values are cast.
 template('moods', 'id int, kind text', $unique);
