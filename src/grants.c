@@ -35,12 +35,6 @@ reader_role_oid(void)
 	return get_role_oid(wh_reader_role, true);
 }
 
-static bool
-query_bool(const char *sql, int nargs, const WhArg *args)
-{
-	return wh_query(sql, nargs, args) == 1 && wh_get_bool(0, 1);
-}
-
 /* ---- reader_role ---- */
 
 static void
@@ -48,7 +42,7 @@ grant_usage(const char *schema, Oid schema_oid, Oid role)
 {
 	WhArg		args[] = {WH_OID(role), WH_OID(schema_oid)};
 
-	if (!query_bool("SELECT pg_catalog.has_schema_privilege($1, $2, 'USAGE')", lengthof(args), args))
+	if (!wh_query_bool("SELECT pg_catalog.has_schema_privilege($1, $2, 'USAGE')", lengthof(args), args))
 		wh_utility("GRANT USAGE ON SCHEMA %s TO %s", wh_quote(schema),
 				   wh_quote(GetUserNameFromId(role, false)));
 }
@@ -58,7 +52,7 @@ grant_select(const char *qualified_name, Oid relid, Oid role)
 {
 	WhArg		args[] = {WH_OID(role), WH_OID(relid)};
 
-	if (!query_bool("SELECT pg_catalog.has_table_privilege($1, $2, 'SELECT')", lengthof(args), args))
+	if (!wh_query_bool("SELECT pg_catalog.has_table_privilege($1, $2, 'SELECT')", lengthof(args), args))
 		wh_utility("GRANT SELECT ON %s TO %s", qualified_name, wh_quote(GetUserNameFromId(role, false)));
 }
 

@@ -48,12 +48,6 @@
 /* last_error of a day that is loaded and kept out of the tenant view. */
 #define KEPT_OUT_SQL "'kept out of the view of its tenant, a query of which would need more locks than the server has'"
 
-static bool
-query_bool(const char *sql, int nargs, const WhArg *args)
-{
-	return wh_query(sql, nargs, args) == 1 && wh_get_bool(0, 1);
-}
-
 void
 wh_publish_lock(const char *template_name, const char *schema)
 {
@@ -98,7 +92,7 @@ check_may_create_in(const char *schema, Oid schema_oid)
 {
 	WhArg		args[] = {WH_OID(schema_oid)};
 
-	if (!query_bool("SELECT has_schema_privilege($1, 'CREATE')", lengthof(args), args))
+	if (!wh_query_bool("SELECT has_schema_privilege($1, 'CREATE')", lengthof(args), args))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" may not create relations in schema \"%s\"",

@@ -185,6 +185,12 @@ wh_query(const char *sql, int nargs, const WhArg *args)
 	return processed;
 }
 
+bool
+wh_query_bool(const char *sql, int nargs, const WhArg *args)
+{
+	return wh_query(sql, nargs, args) == 1 && wh_get_bool(0, 1);
+}
+
 uint64
 wh_query_latest(const char *sql, int nargs, const WhArg *args)
 {

@@ -85,6 +85,9 @@ extern uint64 wh_query(const char *sql, int nargs, const WhArg *args);
 /* The same, read-only, of what is committed now in any isolation level. */
 extern uint64 wh_query_latest(const char *sql, int nargs, const WhArg *args);
 
+/* The boolean that wh_query() gives in one row; false if it gives none. */
+extern bool wh_query_bool(const char *sql, int nargs, const WhArg *args);
+
 /* wh_query() without keeping the plan, for generated text. */
 extern uint64 wh_query_once(const char *sql, int nargs, const WhArg *args);
 

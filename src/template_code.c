@@ -165,12 +165,27 @@ wh_template_code_check_columns(TupleDesc columns)
 	}
 }
 
+/* An index of plain columns brings no code; a small day is not to pay for looking. */
+static bool
+has_expressions(const IndexStmt *index)
+{
+	ListCell   *cell;
+
+	foreach(cell, index->indexParams)
+		if (lfirst_node(IndexElem, cell)->expr != NULL)
+			return true;
+	return index->whereClause != NULL;
+}
+
 void
 wh_template_code_check_index(Oid relid, IndexStmt *index)
 {
-	IndexStmt  *transformed = transformIndexStmt(relid, index, "");
+	IndexStmt  *transformed;
 	ListCell   *cell;
 
+	if (!has_expressions(index))
+		return;
+	transformed = transformIndexStmt(relid, index, "");
 	foreach(cell, transformed->indexParams)
 		check_expression(lfirst_node(IndexElem, cell)->expr);
 	check_expression(transformed->whereClause);
