@@ -251,6 +251,7 @@ CREATE INDEX jobs_backfill_idx ON _wh.jobs (backfill_id) WHERE backfill_id IS NO
 CREATE INDEX jobs_publish_idx ON _wh.jobs (backfill_id) WHERE kind = 'publish';
 CREATE INDEX jobs_running_idx ON _wh.jobs (job_id) WHERE state = 'running';
 CREATE INDEX jobs_queued_idx ON _wh.jobs (job_id) WHERE state = 'queued';
+CREATE INDEX jobs_failed_idx ON _wh.jobs (finished_at) WHERE state = 'failed';
 COMMENT ON TABLE _wh.jobs IS 'The durable queue; written only by the functions and workers of wh_worker';
 COMMENT ON COLUMN _wh.jobs.job_id IS 'Identifies the job';
 COMMENT ON COLUMN _wh.jobs.kind IS 'refresh (load a day), publish (put loaded days into the views), sql (the command of a schedule), combine_month or combine_year (the days of one into a table), retention (what is older than its template wants it kept) or convert (move a day, month or year to the layout of its template)';
@@ -355,6 +356,7 @@ CREATE TABLE _wh.day_loads (
 CREATE INDEX day_loads_uncounted_idx ON _wh.day_loads (template_name, target_schema) WHERE NOT counted;
 CREATE INDEX day_loads_relation_oid_idx ON _wh.day_loads (relation_oid) WHERE relation_oid IS NOT NULL;
 CREATE INDEX day_loads_suspect_idx ON _wh.day_loads (template_name, target_schema) WHERE state = 'suspect';
+CREATE INDEX day_loads_failed_idx ON _wh.day_loads (template_name, target_schema, target_date) WHERE failed_at IS NOT NULL;
 COMMENT ON TABLE _wh.day_loads IS 'The ledger: which days are loaded, from what and when';
 COMMENT ON COLUMN _wh.day_loads.template_name IS 'The template';
 COMMENT ON COLUMN _wh.day_loads.target_schema IS 'The schema';

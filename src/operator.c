@@ -30,12 +30,13 @@ static const char *const operator_functions[] = {
 	"pause", "resume", "pause_tenant", "resume_tenant", "pause_backfill", "resume_backfill",
 	"create_mv_name", "current_date_utc",
 	"worker_slots", "is_quiet", "relation_tier",
-	"lock_budget", "lock_advice", "count_locks", "first_day_of_query"
+	"lock_budget", "lock_advice", "count_locks", "first_day_of_query",
+	"metric_counters", "metric_queue", "metric_freshness"
 };
 
 static const char *const operator_views[] = {
 	"worker_status", "backfill_progress", "job_status", "data_freshness", "storage_usage", "tenant_health",
-	"union_health"
+	"union_health", "metrics"
 };
 
 static Datum

@@ -37,6 +37,7 @@
 #include "fetch_day.h"
 #include "guc.h"
 #include "log_context.h"
+#include "metrics.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
@@ -466,6 +467,7 @@ run_assigned(int64 job_id, int64 next_job_id)
 		return;
 	}
 	show_job(job);
+	wh_metrics_job_begins();
 	wh_log_context_job(job);
 	run_and_record(job, next_job_id);
 	wh_log_context_job(NULL);

@@ -15,7 +15,7 @@ my %class_of_function = (
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
 		pause resume pause_tenant resume_tenant pause_backfill resume_backfill
 		create_mv_name current_date_utc worker_slots is_quiet lock_budget lock_advice count_locks)),
-	(map { $_ => 'helper' } qw(relation_tier first_day_of_query)),
+	(map { $_ => 'helper' } qw(relation_tier first_day_of_query metric_counters metric_queue metric_freshness)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout
@@ -28,7 +28,7 @@ my %class_of_function = (
 		rotate_key set_password_from_file seal_password audit_change guard_audit_log
 		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config)));
 my %class_of_relation = (
-	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health)),
+	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health metrics)),
 	(map { $_ => 'admin' } qw(
 		warehouse tenant_connections mv_templates tenant_templates tenant_readers tenant_failures schedules
 		day_loads jobs backfills job_run_details job audit_log audit_log_audit_id_seq
