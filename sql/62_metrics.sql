@@ -45,15 +45,17 @@ COMMENT ON FUNCTION _wh.metric_queue() IS
 'For each class of jobs how many are queued, running, and queued with nothing to wait for but a worker, and for how many seconds the oldest of these has been so; read the view metrics instead';
 
 CREATE FUNCTION _wh.metric_freshness() RETURNS TABLE (template_name text, tenant_name text, target_schema text,
-	active boolean, missing_days bigint, lag float8, state text)
+	missing_days bigint, suspect_days bigint, failed_days bigint, lag float8, lag_schedule float8, lag_queue float8,
+	lag_tenant float8, lag_run float8, state text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
-SELECT f.template_name, f.tenant_name, f.target_schema, f.active, f.missing_days,
-	greatest(extract(epoch FROM now() - coalesce(f.last_success, s.created_at)), 0)::float8, 'no_promise'
-FROM _wh.data_freshness f JOIN _wh.tenant_templates s USING (template_name, target_schema)
+SELECT f.template_name, f.tenant_name, f.target_schema, f.missing_days, f.suspect_days, f.failed_days,
+	extract(epoch FROM f.lag)::float8, extract(epoch FROM f.lag_schedule)::float8, extract(epoch FROM f.lag_queue)::float8,
+	extract(epoch FROM f.lag_tenant)::float8, extract(epoch FROM f.lag_run)::float8, coalesce(f.freshness, 'no_promise')
+FROM _wh.data_freshness f WHERE f.active
 $$;
 COMMENT ON FUNCTION _wh.metric_freshness() IS
-'The subscriptions of data_freshness, with the lag in seconds; read the view metrics instead';
+'The active subscriptions of data_freshness, lags in seconds; read the view metrics instead';
 
 CREATE VIEW _wh.metrics AS
 WITH queue AS MATERIALIZED (
@@ -210,29 +212,39 @@ UNION ALL
 SELECT 'wh_tenant_consecutive_failures', 'gauge', 'Connections to the tenant that failed since the last that was made; only tenants with any',
 	jsonb_build_object('tenant', h.tenant_name), h.consecutive_failures
 FROM _wh.tenant_health h WHERE h.consecutive_failures > 0
--- ---- data ----
+-- ---- data: active subscriptions ----
 UNION ALL
-SELECT 'wh_data_lag_seconds', 'gauge', 'How old the data of a subscription is: data_freshness.lag; of active ones',
+SELECT 'wh_data_lag_seconds', 'gauge', 'How old the data of a subscription is: lag of data_freshness',
 	jsonb_build_object('template', f.template_name, 'tenant', f.tenant_name, 'schema', f.target_schema), f.lag
-FROM freshness f WHERE f.active
+FROM freshness f WHERE f.lag IS NOT NULL
 UNION ALL
-SELECT 'wh_missing_days', 'gauge', 'Days of active subscriptions from their start_date to today that are not published',
+SELECT 'wh_data_lag_part_seconds', 'gauge', 'The greatest lag_schedule, lag_queue, lag_tenant and lag_run of the subscriptions of a template',
+	jsonb_build_object('template', f.template_name, 'part', p.part), coalesce(max(p.lag), 0)
+FROM freshness f CROSS JOIN LATERAL (VALUES ('schedule', f.lag_schedule), ('queue', f.lag_queue),
+	('tenant', f.lag_tenant), ('run', f.lag_run)) p (part, lag)
+GROUP BY f.template_name, p.part
+UNION ALL
+SELECT 'wh_data_promise', 'gauge', 'Always 1; only subscriptions whose promise (fresh_within) is broken (stale) or expected to be (at_risk)',
+	jsonb_build_object('template', f.template_name, 'tenant', f.tenant_name, 'schema', f.target_schema, 'state', f.state), 1
+FROM freshness f WHERE f.state IN ('stale', 'at_risk')
+UNION ALL
+SELECT 'wh_subscriptions', 'gauge', 'Subscriptions by what has become of their promise: fresh, at_risk, stale or no_promise',
+	jsonb_build_object('template', f.template_name, 'state', s.state), count(*) FILTER (WHERE f.state = s.state)
+FROM freshness f CROSS JOIN (VALUES ('fresh'), ('at_risk'), ('stale'), ('no_promise')) s (state)
+GROUP BY f.template_name, s.state
+UNION ALL
+SELECT 'wh_missing_days', 'gauge', 'Days from start_date to today that are not published',
 	jsonb_build_object('template', f.template_name), sum(f.missing_days)
-FROM freshness f WHERE f.active GROUP BY f.template_name
+FROM freshness f GROUP BY f.template_name
 UNION ALL
-SELECT 'wh_failed_days', 'gauge', 'Days of active subscriptions whose last attempt failed for good',
-	jsonb_build_object('template', s.template_name), coalesce(sum(d.days), 0)
-FROM _wh.tenant_templates s
-LEFT JOIN (SELECT template_name, target_schema, count(*) AS days FROM _wh.day_loads WHERE failed_at IS NOT NULL GROUP BY 1, 2) d
-	USING (template_name, target_schema)
-WHERE s.active GROUP BY s.template_name
+SELECT 'wh_failed_days', 'gauge', 'Days whose last attempt failed for good, until one succeeds',
+	jsonb_build_object('template', f.template_name), sum(f.failed_days)
+FROM freshness f GROUP BY f.template_name
 UNION ALL
-SELECT 'wh_suspect_days', 'gauge', 'Days of active subscriptions whose count of rows is far from that of the days before',
-	jsonb_build_object('template', s.template_name), coalesce(sum(d.days), 0)
-FROM _wh.tenant_templates s
-LEFT JOIN (SELECT template_name, target_schema, count(*) AS days FROM _wh.day_loads WHERE state = 'suspect' GROUP BY 1, 2) d
-	USING (template_name, target_schema)
-WHERE s.active GROUP BY s.template_name
+SELECT 'wh_suspect_days', 'gauge', 'Days whose count of rows is far from that of the days before',
+	jsonb_build_object('template', f.template_name), sum(f.suspect_days)
+FROM freshness f GROUP BY f.template_name
+-- ---- data: all subscriptions ----
 UNION ALL
 SELECT 'wh_outdated_days', 'gauge', 'Days that an older version of the template loaded',
 	jsonb_build_object('template', s.template_name), s.outdated_days FROM subscription s

@@ -5,6 +5,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use JSON::PP;
+use POSIX qw(strftime);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -151,6 +152,24 @@ load(q{'wide', 'shop', '2024-01-01', '2024-02-29'});
 fires('WhUnionLocks wide public, WhUnionLocks wide tenant', 'views that lock much', 'template', 'view');
 sql($node, q{SELECT _wh.create_combined_table_from_template_by_month('wide', 'shop', 'shop', 2024, m) FROM generate_series(1, 2) m});
 clears('until their days are combined');
+
+# A promise: a schedule that is paused will break it, has broken it, and goes on.
+my $tomorrow = strftime('%Y-%m-%d', gmtime(time() + 86400));
+step_clock($node, "$tomorrow 12:00:00");
+add_events_template($node, 'promised', schedule => '*/10 * * * *');
+sql($node, qq{UPDATE _wh.mv_templates SET fresh_within = '1 hour' WHERE template_name = 'promised';
+	SELECT _wh.subscribe('shop', 'promised', NULL, '$tomorrow'); SELECT _wh.setup_cron('promised')});
+my $schedule = sql($node, q{SELECT name FROM _wh.schedules WHERE template_name = 'promised' AND kind = 'refresh'});
+load("'promised', 'shop', '$tomorrow', '$tomorrow'");
+wait_for_answer('wh_subscriptions{template="promised",state="fresh"}', '1', 'a promise that is kept');
+wait_for_alerts('', 'is no reason for an alert');
+sql($node, "SELECT _wh.pause_schedule('$schedule')");
+fires('WhDataAtRisk promised shop', 'a promise that will be broken', 'template', 'tenant');
+step_clock($node, "$tomorrow 14:00:00");
+fires('WhDataStale promised shop', 'a promise that is broken', 'template', 'tenant');
+sql($node, "SELECT _wh.resume_schedule('$schedule')");
+step_clock($node, "$tomorrow 14:10:01");
+clears('until the schedule has loaded the day');
 
 # Nobody there to ask: neither the server nor the exporter.
 $node->stop('fast');
