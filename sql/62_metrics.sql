@@ -126,7 +126,7 @@ SELECT 'wh_lock_tries_total', 'counter', 'Polite tries for the locks of a swap o
 	jsonb_build_object('result', c.kind), c.value
 FROM _wh.metric_counters('tries') c
 UNION ALL
-SELECT 'wh_lock_wait_seconds_total', 'counter', 'From the first try to the last, where it took more than one',
+SELECT 'wh_lock_wait_seconds_total', 'counter', 'Time from the first of these tries to the last, where there were several',
 	'{}', c.value
 FROM _wh.metric_counters('lock_wait') c
 UNION ALL

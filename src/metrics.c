@@ -288,20 +288,15 @@ wh_metrics_readers_pass(void)
 }
 
 void
-wh_metrics_tries(int tries, TimestampTz since, bool granted)
+wh_metrics_try(WhTryResult result, double waited)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	WhDatabaseCounters *database;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	database = my_database(now);
-	database->tries_repeated += tries - 1;
-	if (granted)
-		database->tries_granted++;
-	else
-		database->tries_given_up++;
-	if (tries > 1)
-		database->lock_wait += seconds_between(since, now);
+	database->tries[result]++;
+	database->lock_wait += waited;
 	LWLockRelease(shared->lock);
 }
 

@@ -50,6 +50,15 @@ typedef struct WhTemplateCounters
 /* Templates beyond these are counted together. */
 #define WH_COUNTED_TEMPLATES 256
 
+/* Of a try for locks that readers feel. */
+typedef enum WhTryResult
+{
+	WH_TRY_GRANTED,
+	WH_TRY_REPEATED,
+	WH_TRY_GIVEN_UP,
+	WH_TRY_RESULTS
+} WhTryResult;
+
 typedef struct WhDatabaseCounters
 {
 	Oid			database_oid;	/* InvalidOid: free */
@@ -57,10 +66,8 @@ typedef struct WhDatabaseCounters
 	WhTemplateCounters other;
 	WhHistogram phases[WH_COUNTED_PHASES];
 	WhHistogram readers_kept;
-	int64		tries_granted;
-	int64		tries_repeated;
-	int64		tries_given_up;
-	double		lock_wait;		/* s, from a first try to the one that was granted */
+	int64		tries[WH_TRY_RESULTS];
+	double		lock_wait;		/* s, from a first try to the last, if there were several */
 } WhDatabaseCounters;
 
 /* One attempt of a job, or one day of a call, that has ended. */
@@ -89,8 +96,11 @@ extern void wh_metrics_phase(WhPhase phase);
 extern void wh_metrics_readers_wait(void);
 extern void wh_metrics_readers_pass(void);
 
-/* The end of tries for a lock: how many, since when, and whether it was granted. */
-extern void wh_metrics_tries(int tries, TimestampTz since, bool granted);
+/*
+ * A try for such locks has ended, "waited" seconds after the one before it; of
+ * one that was granted at once that is 0.
+ */
+extern void wh_metrics_try(WhTryResult result, double waited);
 
 /*
  * Copies of what is counted for this database: *database is zeroed if nothing

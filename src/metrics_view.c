@@ -186,9 +186,9 @@ put_received(const Reading *reading, const char *part)
 static void
 put_tries(const Reading *reading, const char *part)
 {
-	put_value(reading, "granted", (double) reading->database.tries_granted);
-	put_value(reading, "repeated", (double) reading->database.tries_repeated);
-	put_value(reading, "given_up", (double) reading->database.tries_given_up);
+	put_value(reading, "granted", (double) reading->database.tries[WH_TRY_GRANTED]);
+	put_value(reading, "repeated", (double) reading->database.tries[WH_TRY_REPEATED]);
+	put_value(reading, "given_up", (double) reading->database.tries[WH_TRY_GIVEN_UP]);
 }
 
 static void

@@ -48,7 +48,7 @@ typedef struct Polite
 	void	   *arg;
 	MemoryContext try_context;	/* memory of one try */
 	WhPhase		phase;			/* what we were doing before */
-	TimestampTz since;
+	TimestampTz counted_at;		/* the time until then is counted as waited for */
 	TimestampTz deadline;
 	int			tries;
 	int			nblockers;		/* of the last try */
@@ -293,6 +293,17 @@ let_readers_pass(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* As it goes on, so that who waits for hours is seen waiting. */
+static void
+count_try(Polite *polite, WhTryResult result)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		at_once = polite->tries == 1 && result == WH_TRY_GRANTED;
+
+	wh_metrics_try(result, at_once ? 0 : Max(now - polite->counted_at, 0) / 1000000.0);
+	polite->counted_at = now;
+}
+
 void
 wh_politely(Oid relid, WhAction action, void *arg)
 {
@@ -308,7 +319,7 @@ wh_politely(Oid relid, WhAction action, void *arg)
 	}
 	polite.phase = wh_status_get_phase();
 	polite.deadline = deadline_from_now();
-	polite.since = GetCurrentTimestamp();
+	polite.counted_at = GetCurrentTimestamp();
 	for (;;)
 	{
 		polite.tries++;
@@ -321,16 +332,17 @@ wh_politely(Oid relid, WhAction action, void *arg)
 		wh_status_phase(WH_PHASE_WAITING_LOCK);
 		if (polite.deadlocked_pid != 0 || !may_try_again(&polite))
 		{
-			wh_metrics_tries(polite.tries, polite.since, false);
+			count_try(&polite, WH_TRY_GIVEN_UP);
 			if (polite.deadlocked_pid != 0)
 				raise_deadlock(&polite);
 			give_up(&polite, error);
 		}
 		FreeErrorData(error);
+		count_try(&polite, WH_TRY_REPEATED);
 		let_readers_pass();
 		wh_status_phase(polite.phase);
 	}
-	wh_metrics_tries(polite.tries, polite.since, true);
+	count_try(&polite, WH_TRY_GRANTED);
 	if (polite.tries > 1)
 		wh_status_blockers(NULL, 0);
 }

@@ -11,7 +11,7 @@ use WhTest;
 
 my $source = new_tenant('source');
 my $node = new_warehouse(conf => { 'wh_worker.max_workers' => 3, 'wh_worker.swap_lock_timeout' => "'50ms'" });
-my $odd = qq{odd "name"\n{x} <b>};
+my $odd = q{odd "name" {x} <b> \\n};
 
 create_events($source, '2025-01-01', 20, 30);
 add_events_template($node, 'events');
