@@ -44,24 +44,21 @@ $$;
 COMMENT ON FUNCTION _wh.metric_queue() IS
 'For each class of jobs how many are queued, running, and queued with nothing to wait for but a worker, and for how many seconds the oldest of these has been so; read the view metrics instead';
 
-CREATE FUNCTION _wh.metric_freshness() RETURNS TABLE (template_name text, tenant_name text, target_schema text,
-	missing_days bigint, suspect_days bigint, failed_days bigint, lag float8, lag_schedule float8, lag_queue float8,
-	lag_tenant float8, lag_run float8, state text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
-AS $$
-SELECT f.template_name, f.tenant_name, f.target_schema, f.missing_days, f.suspect_days, f.failed_days,
-	extract(epoch FROM f.lag)::float8, extract(epoch FROM f.lag_schedule)::float8, extract(epoch FROM f.lag_queue)::float8,
-	extract(epoch FROM f.lag_tenant)::float8, extract(epoch FROM f.lag_run)::float8, coalesce(f.freshness, 'no_promise')
-FROM _wh.data_freshness f WHERE f.active
-$$;
-COMMENT ON FUNCTION _wh.metric_freshness() IS
-'The active subscriptions of data_freshness, lags in seconds; read the view metrics instead';
-
 CREATE VIEW _wh.metrics AS
 WITH queue AS MATERIALIZED (
 	SELECT * FROM _wh.metric_queue()
 ), freshness AS MATERIALIZED (
-	SELECT * FROM _wh.metric_freshness()
+	-- What data_freshness is made of; an inactive subscription has no lag.
+	SELECT e.template_name, e.tenant_name, e.target_schema, e.missing_days, e.suspect_days, e.failed_days,
+		e.lag, e.lag_schedule, e.lag_queue, e.lag_tenant, e.lag_run, coalesce(e.freshness, 'no_promise') AS state
+	FROM _wh.expected_loads() e WHERE e.lag IS NOT NULL
+), template AS MATERIALIZED (
+	SELECT f.template_name, sum(f.missing_days) AS missing_days, sum(f.suspect_days) AS suspect_days,
+		sum(f.failed_days) AS failed_days, max(f.lag_schedule) AS lag_schedule, max(f.lag_queue) AS lag_queue,
+		max(f.lag_tenant) AS lag_tenant, max(f.lag_run) AS lag_run,
+		count(*) FILTER (WHERE f.state = 'fresh') AS fresh, count(*) FILTER (WHERE f.state = 'at_risk') AS at_risk,
+		count(*) FILTER (WHERE f.state = 'stale') AS stale, count(*) FILTER (WHERE f.state = 'no_promise') AS no_promise
+	FROM freshness f GROUP BY f.template_name
 ), ended AS MATERIALIZED (
 	SELECT * FROM _wh.metric_counters('ended')
 ), subscription AS MATERIALIZED (
@@ -215,35 +212,32 @@ FROM _wh.tenant_health h WHERE h.consecutive_failures > 0
 -- ---- data: active subscriptions ----
 UNION ALL
 SELECT 'wh_data_lag_seconds', 'gauge', 'How old the data of a subscription is: lag of data_freshness',
-	jsonb_build_object('template', f.template_name, 'tenant', f.tenant_name, 'schema', f.target_schema), f.lag
-FROM freshness f WHERE f.lag IS NOT NULL
+	jsonb_build_object('template', f.template_name, 'tenant', f.tenant_name, 'schema', f.target_schema),
+	date_part('epoch', f.lag)
+FROM freshness f
 UNION ALL
 SELECT 'wh_data_lag_part_seconds', 'gauge', 'The greatest lag_schedule, lag_queue, lag_tenant and lag_run of the subscriptions of a template',
-	jsonb_build_object('template', f.template_name, 'part', p.part), coalesce(max(p.lag), 0)
-FROM freshness f CROSS JOIN LATERAL (VALUES ('schedule', f.lag_schedule), ('queue', f.lag_queue),
-	('tenant', f.lag_tenant), ('run', f.lag_run)) p (part, lag)
-GROUP BY f.template_name, p.part
+	jsonb_build_object('template', t.template_name, 'part', p.part), date_part('epoch', p.lag)
+FROM template t CROSS JOIN LATERAL (VALUES ('schedule', t.lag_schedule), ('queue', t.lag_queue),
+	('tenant', t.lag_tenant), ('run', t.lag_run)) p (part, lag)
 UNION ALL
 SELECT 'wh_data_promise', 'gauge', 'Always 1; only subscriptions whose promise (fresh_within) is broken (stale) or expected to be (at_risk)',
 	jsonb_build_object('template', f.template_name, 'tenant', f.tenant_name, 'schema', f.target_schema, 'state', f.state), 1
 FROM freshness f WHERE f.state IN ('stale', 'at_risk')
 UNION ALL
 SELECT 'wh_subscriptions', 'gauge', 'Subscriptions by what has become of their promise: fresh, at_risk, stale or no_promise',
-	jsonb_build_object('template', f.template_name, 'state', s.state), count(*) FILTER (WHERE f.state = s.state)
-FROM freshness f CROSS JOIN (VALUES ('fresh'), ('at_risk'), ('stale'), ('no_promise')) s (state)
-GROUP BY f.template_name, s.state
+	jsonb_build_object('template', t.template_name, 'state', s.state), s.subscriptions
+FROM template t CROSS JOIN LATERAL (VALUES ('fresh', t.fresh), ('at_risk', t.at_risk), ('stale', t.stale),
+	('no_promise', t.no_promise)) s (state, subscriptions)
 UNION ALL
 SELECT 'wh_missing_days', 'gauge', 'Days from start_date to today that are not published',
-	jsonb_build_object('template', f.template_name), sum(f.missing_days)
-FROM freshness f GROUP BY f.template_name
+	jsonb_build_object('template', t.template_name), t.missing_days FROM template t
 UNION ALL
 SELECT 'wh_failed_days', 'gauge', 'Days whose last attempt failed for good, until one succeeds',
-	jsonb_build_object('template', f.template_name), sum(f.failed_days)
-FROM freshness f GROUP BY f.template_name
+	jsonb_build_object('template', t.template_name), t.failed_days FROM template t
 UNION ALL
 SELECT 'wh_suspect_days', 'gauge', 'Days whose count of rows is far from that of the days before',
-	jsonb_build_object('template', f.template_name), sum(f.suspect_days)
-FROM freshness f GROUP BY f.template_name
+	jsonb_build_object('template', t.template_name), t.suspect_days FROM template t
 -- ---- data: all subscriptions ----
 UNION ALL
 SELECT 'wh_outdated_days', 'gauge', 'Days that an older version of the template loaded',

@@ -31,7 +31,7 @@ static const char *const operator_functions[] = {
 	"create_mv_name", "current_date_utc",
 	"worker_slots", "is_quiet", "relation_tier", "expected_loads",
 	"lock_budget", "lock_advice", "count_locks", "first_day_of_query",
-	"metric_counters", "metric_queue", "metric_freshness"
+	"metric_counters", "metric_queue"
 };
 
 static const char *const operator_views[] = {

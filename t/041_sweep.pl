@@ -15,7 +15,7 @@ my %class_of_function = (
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
 		pause resume pause_tenant resume_tenant pause_backfill resume_backfill
 		create_mv_name current_date_utc worker_slots is_quiet expected_loads lock_budget lock_advice count_locks)),
-	(map { $_ => 'helper' } qw(relation_tier first_day_of_query metric_counters metric_queue metric_freshness)),
+	(map { $_ => 'helper' } qw(relation_tier first_day_of_query metric_counters metric_queue)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout

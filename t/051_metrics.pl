@@ -169,7 +169,7 @@ is($out, 't', "a member of pg_monitor reads all of them ($err)");
 is(sql($node, q{SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'S', 'p', 'm')
 	AND has_any_column_privilege('monitoring', oid, 'SELECT, INSERT, UPDATE, REFERENCES')}), 'metrics', 'and nothing else of the warehouse');
 is(sql($node, q{SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc WHERE pronamespace = '_wh'::regnamespace
-	AND has_function_privilege('monitoring', oid, 'EXECUTE')}), 'metric_counters, metric_freshness, metric_queue, refuse_to_read', 'and calls what it is made of');
+	AND has_function_privilege('monitoring', oid, 'EXECUTE')}), 'expected_loads, metric_counters, metric_queue, refuse_to_read', 'and calls what it is made of');
 ($status, $out, $err) = $node->psql('postgres', 'SELECT count(*) FROM _wh.metrics', extra_params => [ '-U', 'stranger' ]);
 like($err, qr/permission denied/, 'a stranger reads none');
 fails_with($node, q{SELECT * FROM _wh.metric_counters('nothing')}, '22023', qr/unknown family of counters "nothing"/, 'an unknown family is refused');
