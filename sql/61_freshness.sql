@@ -143,7 +143,7 @@ WITH clock AS MATERIALIZED (
 	FROM pending p WHERE p.is_running GROUP BY 1, 2
 ), next_job AS (
 	-- Of the pending loads that would move "complete_until" on, the first.
-	SELECT DISTINCT ON (p.unit_number) p.unit_number, p.is_running, p.enqueued_at + k.ahead AS enqueued_at,
+	SELECT DISTINCT ON (p.unit_number) p.unit_number, p.is_running, p.is_backfill, p.enqueued_at + k.ahead AS enqueued_at,
 		p.first_started_at + k.ahead AS first_started_at, p.started_at + k.ahead AS started_at,
 		CASE WHEN p.is_running THEN p.started_at ELSE p.may_start_at END + k.ahead AS begins_at,
 		CASE WHEN p.is_running THEN k.now + p.seconds_left * interval '1 s'
@@ -176,14 +176,16 @@ WITH clock AS MATERIALIZED (
 	FROM _wh.day_loads d WHERE d.failed_at IS NOT NULL GROUP BY 1, 2
 ), forecast AS (
 	-- Of a schedule that is late the launcher has had no time for as long again.
-	-- It loads what is newer than all there is, and heals what its days reach.
+	-- It loads what is newer than all there is, heals what its days reach, and
+	-- moves up what waits in a backfill.
 	SELECT u.*, k.now, r.next_run, j.is_running, t.away_since, j.enqueued_at, j.first_started_at, j.started_at,
 		coalesce(s.days, 0) AS suspect_days, coalesce(f.days, 0) AS failed_days, u.counts_from + u.fresh_within AS due_at,
 		CASE WHEN j.is_running AND j.begins_at >= u.counts_from THEN j.done_at
 			WHEN NOT k.goes_on OR u.failing_since IS NOT NULL THEN 'infinity'
 			ELSE least(
 				CASE WHEN NOT j.is_running AND j.begins_at >= u.counts_from THEN j.done_at ELSE 'infinity' END,
-				CASE WHEN u.has_no_hole OR u.day >= k.today - greatest(k.catchup_days, 1)
+				CASE WHEN NOT j.is_backfill AND j.begins_at >= u.counts_from THEN 'infinity'
+					WHEN u.has_no_hole OR u.day >= k.today - greatest(k.catchup_days, 1)
 					THEN coalesce(_wh.quiet_until(t.quiet_hours, x.run_at), x.run_at)
 						+ (u.queue_seconds + u.run_seconds) * interval '1 s'
 					ELSE 'infinity' END) END AS predicted_at
