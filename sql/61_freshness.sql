@@ -106,9 +106,9 @@ WITH clock AS MATERIALIZED (
 	LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id AND b.paused AND j.is_load AND j.schedule_id IS NULL
 	CROSS JOIN LATERAL (SELECT CASE WHEN b.paused THEN 'infinity'
 		ELSE greatest(j.not_before, t.back_at - k.ahead, k.moment) END AS may_start_at) x
-), of_tenant AS (
+), placed AS MATERIALIZED (
 	-- The place of a job in the order in which jobs are handed out: by class, in
-	-- it tenants take turns.
+	-- it tenants take turns; who is first in a turn is not known.
 	SELECT p.*, row_number() OVER (PARTITION BY p.is_backfill, p.tenant_number, p.priority
 			ORDER BY p.sequence_number, p.job_id) AS turn,
 		count(*) FILTER (WHERE p.counts) OVER tenant AS tenant_place,
@@ -116,40 +116,47 @@ WITH clock AS MATERIALIZED (
 	FROM pending p
 	WINDOW tenant AS (PARTITION BY p.is_backfill, p.tenant_number
 		ORDER BY p.priority, p.sequence_number, p.job_id ROWS UNBOUNDED PRECEDING)
-), placed AS (
-	SELECT o.*, count(*) FILTER (WHERE o.counts) OVER class AS place,
-		coalesce(sum(o.run_seconds) FILTER (WHERE o.counts) OVER class, 0) AS seconds_to_here
-	FROM of_tenant o
-	WINDOW class AS (PARTITION BY o.is_backfill ORDER BY o.priority, o.turn, o.job_id ROWS UNBOUNDED PRECEDING)
+), turn AS (
+	SELECT t.is_backfill, t.priority, t.turn,
+		sum(t.jobs) OVER class - t.jobs / 2 AS place, sum(t.seconds) OVER class - (t.seconds + t.seconds / t.jobs) / 2 AS seconds_before
+	FROM (SELECT p.is_backfill, p.priority, p.turn, count(*) AS jobs, sum(p.run_seconds) AS seconds
+		FROM placed p WHERE p.counts GROUP BY 1, 2, 3) t
+	WINDOW class AS (PARTITION BY t.is_backfill ORDER BY t.priority, t.turn)
 ), busy AS (
 	-- Backfills leave a worker to others, and always keep one.
-	SELECT c.is_backfill, c.jobs, c.seconds_left, greatest(k.workers - CASE
-		WHEN c.is_backfill AND others.jobs > k.workers THEN k.workers - 1
-		WHEN c.is_backfill OR backfills.jobs > 0 THEN 1 ELSE 0 END, 1) AS workers
-	FROM clock k
-	CROSS JOIN (SELECT b.is_backfill, count(p.job_id) AS jobs, coalesce(sum(p.seconds_left), 0) AS seconds_left
-		FROM (VALUES (false), (true)) b (is_backfill)
-		LEFT JOIN pending p ON p.is_backfill = b.is_backfill AND p.is_running GROUP BY 1) c
-	CROSS JOIN (SELECT count(*) AS jobs FROM pending p WHERE NOT p.is_backfill AND (p.counts OR p.is_running)) others
-	CROSS JOIN (SELECT count(*) AS jobs FROM pending p WHERE p.is_backfill AND (p.counts OR p.is_running)) backfills
+	SELECT c.is_backfill, CASE WHEN c.is_backfill THEN c.backfills ELSE c.others END AS jobs,
+		CASE WHEN c.is_backfill THEN c.backfills_left ELSE c.others_left END AS seconds_left,
+		greatest(k.workers - CASE WHEN c.is_backfill AND c.all_others > k.workers THEN k.workers - 1
+			WHEN c.is_backfill OR c.all_backfills > 0 THEN 1 ELSE 0 END, 1) AS workers
+	FROM clock k CROSS JOIN (
+		SELECT b.is_backfill, p.*
+		FROM (VALUES (false), (true)) b (is_backfill) CROSS JOIN (
+			SELECT count(*) FILTER (WHERE p.is_running AND p.is_backfill) AS backfills,
+				count(*) FILTER (WHERE p.is_running AND NOT p.is_backfill) AS others,
+				coalesce(sum(p.seconds_left) FILTER (WHERE p.is_backfill), 0) AS backfills_left,
+				coalesce(sum(p.seconds_left) FILTER (WHERE NOT p.is_backfill), 0) AS others_left,
+				count(*) FILTER (WHERE (p.counts OR p.is_running) AND p.is_backfill) AS all_backfills,
+				count(*) FILTER (WHERE (p.counts OR p.is_running) AND NOT p.is_backfill) AS all_others
+			FROM pending p) p) c
 ), busy_tenant AS (
 	SELECT p.tenant_number, p.is_backfill, count(*) AS jobs, sum(p.seconds_left) AS seconds_left
 	FROM pending p WHERE p.is_running GROUP BY 1, 2
 ), next_job AS (
 	-- Of the pending loads that would move "complete_until" on, the first.
-	SELECT DISTINCT ON (p.unit_number) p.unit_number, p.is_running, p.enqueued_at + k.ahead AS enqueued_at,
+	SELECT DISTINCT ON (p.unit_number) p.unit_number, p.is_running, p.is_backfill, p.enqueued_at + k.ahead AS enqueued_at,
 		p.first_started_at + k.ahead AS first_started_at, p.started_at + k.ahead AS started_at,
 		CASE WHEN p.is_running THEN p.started_at ELSE p.may_start_at END + k.ahead AS begins_at,
 		CASE WHEN p.is_running THEN k.now + p.seconds_left * interval '1 s'
 			ELSE p.may_start_at + k.ahead + (p.run_seconds + greatest(
-				CASE WHEN b.jobs + p.place <= b.workers THEN 0
-					ELSE (b.seconds_left + p.seconds_to_here - p.run_seconds) / b.workers END,
+				CASE WHEN b.jobs + coalesce(n.place, 0) <= b.workers THEN 0
+					ELSE (b.seconds_left + coalesce(n.seconds_before, 0)) / b.workers END,
 				CASE WHEN coalesce(t.jobs, 0) + p.tenant_place <= p.cap THEN 0
-					ELSE (coalesce(t.seconds_left, 0) + p.tenant_seconds - p.run_seconds) / p.cap END))
+					ELSE (coalesce(t.seconds_left, 0) + p.tenant_seconds - CASE WHEN p.counts THEN p.run_seconds ELSE 0 END) / p.cap END))
 				* interval '1 s' END AS done_at
 	FROM clock k
 	CROSS JOIN placed p
 	JOIN busy b ON b.is_backfill = p.is_backfill
+	LEFT JOIN turn n ON n.is_backfill = p.is_backfill AND n.priority = p.priority AND n.turn = p.turn
 	LEFT JOIN busy_tenant t ON t.tenant_number = p.tenant_number AND t.is_backfill = p.is_backfill
 	WHERE p.is_next
 	ORDER BY p.unit_number, p.is_first DESC, p.is_running DESC, p.priority, p.sequence_number, p.job_id
@@ -169,14 +176,16 @@ WITH clock AS MATERIALIZED (
 	FROM _wh.day_loads d WHERE d.failed_at IS NOT NULL GROUP BY 1, 2
 ), forecast AS (
 	-- Of a schedule that is late the launcher has had no time for as long again.
-	-- It loads what is newer than all there is, and heals what its days reach.
+	-- It loads what is newer than all there is, heals what its days reach, and
+	-- moves up what waits in a backfill.
 	SELECT u.*, k.now, r.next_run, j.is_running, t.away_since, j.enqueued_at, j.first_started_at, j.started_at,
 		coalesce(s.days, 0) AS suspect_days, coalesce(f.days, 0) AS failed_days, u.counts_from + u.fresh_within AS due_at,
 		CASE WHEN j.is_running AND j.begins_at >= u.counts_from THEN j.done_at
 			WHEN NOT k.goes_on OR u.failing_since IS NOT NULL THEN 'infinity'
 			ELSE least(
 				CASE WHEN NOT j.is_running AND j.begins_at >= u.counts_from THEN j.done_at ELSE 'infinity' END,
-				CASE WHEN u.has_no_hole OR u.day >= k.today - greatest(k.catchup_days, 1)
+				CASE WHEN NOT j.is_backfill AND j.begins_at >= u.counts_from THEN 'infinity'
+					WHEN u.has_no_hole OR u.day >= k.today - greatest(k.catchup_days, 1)
 					THEN coalesce(_wh.quiet_until(t.quiet_hours, x.run_at), x.run_at)
 						+ (u.queue_seconds + u.run_seconds) * interval '1 s'
 					ELSE 'infinity' END) END AS predicted_at

@@ -10,7 +10,7 @@
  * the subscription.
  *
  * Locks: that row, which whoever keeps the counters has by then; after a
- * failure nothing else is held that anybody waits for.
+ * failure of a job only if nobody has it.
  */
 #include "postgres.h"
 
@@ -88,13 +88,17 @@ wh_freshness_loaded(int64 job_id)
 			 lengthof(args), args);
 }
 
+/* Whoever has the row has a load to tell of; a failure waits for nobody, and the next one tells as well. */
 void
 wh_freshness_failed(const char *template_name, const char *schema, DateADT date)
 {
 	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema), WH_DATE(date)};
 
-	wh_query("UPDATE _wh.tenant_templates s SET failing_since = clock_timestamp()"
-			 " WHERE s.template_name = $1 AND s.target_schema = $2 AND s.failing_since IS NULL"
-			 "   AND $3 >= " FIRST_INCOMPLETE_DAY("s.complete_until", "s.start_date"),
+	wh_query("WITH failing AS (SELECT s.template_name, s.target_schema FROM _wh.tenant_templates s"
+			 "   WHERE s.template_name = $1 AND s.target_schema = $2 AND s.failing_since IS NULL"
+			 "     AND $3 >= " FIRST_INCOMPLETE_DAY("s.complete_until", "s.start_date")
+			 "   FOR NO KEY UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.tenant_templates s SET failing_since = clock_timestamp() FROM failing f"
+			 "  WHERE s.template_name = f.template_name AND s.target_schema = f.target_schema",
 			 lengthof(args), args);
 }

@@ -16,7 +16,7 @@ extern void wh_freshness_follow(const char *template_name, const char *schema);
 /* A load that a schedule queued is about to be committed: how long it waited and ran. */
 extern void wh_freshness_loaded(int64 job_id);
 
-/* The load of a day failed for good, as the ledger has it already. */
+/* A job failed for good to load a day, as the ledger has it already. */
 extern void wh_freshness_failed(const char *template_name, const char *schema, DateADT date);
 
 #endif

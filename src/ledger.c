@@ -323,5 +323,7 @@ wh_ledger_failed(const char *template_name, const char *tenant_name,
 			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
 			 "  failed_at = excluded.failed_at, last_error = excluded.last_error",
 			 lengthof(args), args);
-	wh_freshness_failed(template_name, schema, date);
+	/* a call that runs at once keeps its locks for as long as its caller likes, and tells him */
+	if (job_id != 0)
+		wh_freshness_failed(template_name, schema, date);
 }

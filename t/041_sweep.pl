@@ -64,7 +64,7 @@ sub functions
 		target_date => "'2025-03-01'", start_date => "'2025-03-01'", end_date => "'2025-03-02'", year => '2025', month => '3',
 		backfill_id => $backfill{events}, job_id => $job, timeout => "'10ms'", mvname => "'events'", view_name => "'events'",
 		role => "'operator'", relation => "'events_2025_03_01'", quiet_hours => "'08:00-12:00'", name => "'theirs'",
-		locks => '1', refused_days => '1', refuses => 'false', layout => "'matviews'", mode => "'all'", moment => 'now()', timezone => "'UTC'",
+		locks => '1', refused_days => '1', refuses => 'false', layout => "'matviews'", mode => "'all'", moment => 'now()', at => 'now()', timezone => "'UTC'",
 		newest_first => 'true', allow_missing => 'true', command => "'SELECT 1'", schedule => "'0 0 29 2 *'");
 
 	foreach my $line (split /\n/, sql($node, q{
