@@ -272,7 +272,7 @@ array_of(Datum *values, int n, Oid type, int size)
 										   size == sizeof(int64) ? TYPALIGN_DOUBLE : TYPALIGN_INT));
 }
 
-/* Each day of a table has its share of the bytes, as when it is combined. */
+/* Each day of a table has its share of the bytes, as when it is combined: they add up. */
 static void
 write_ledger(const WhAdoption *adoption, const WhAdoptee *relation)
 {
@@ -291,11 +291,14 @@ write_ledger(const WhAdoption *adoption, const WhAdoptee *relation)
 				 " (template_name, target_schema, target_date, tenant_name, relation, relation_oid, relation_file,"
 				 "  state, rows, bytes, loaded_at, fetch_started_at, template_version, indexes_md5, counted)"
 				 " SELECT $1, $2, n.date, $3, $4, $5, $6, $7, n.rows,"
-				 "  CASE WHEN $9 = 0 THEN $8 / $10"
-				 "    ELSE pg_catalog.round($8::pg_catalog.numeric * n.rows / $9)::pg_catalog.int8 END,"
+				 "  (pg_catalog.div($8 * n.upto, n.total)"
+				 "    - pg_catalog.div($8 * (n.upto - n.weight), n.total))::pg_catalog.int8,"
 				 "  least(n.date::pg_catalog.timestamp AT TIME ZONE 'UTC', pg_catalog.now()),"
 				 "  least(n.date::pg_catalog.timestamp AT TIME ZONE 'UTC', pg_catalog.now()), $11, $12, false"
-				 "  FROM ROWS FROM (pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n(date, rows)"
+				 "  FROM (SELECT w.date, w.rows, w.weight, pg_catalog.sum(w.weight) OVER (ORDER BY w.date) AS upto,"
+				 "          CASE WHEN $9 = 0 THEN $10 ELSE $9 END AS total"
+				 "    FROM (SELECT u.date, u.rows, CASE WHEN $9 = 0 THEN 1 ELSE u.rows END AS weight"
+				 "      FROM ROWS FROM (pg_catalog.unnest($13), pg_catalog.unnest($14)) AS u(date, rows)) w) n"
 				 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
 				 "  tenant_name = excluded.tenant_name, relation = excluded.relation,"
 				 "  relation_oid = excluded.relation_oid, relation_file = excluded.relation_file,"

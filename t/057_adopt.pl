@@ -141,7 +141,7 @@ is(sql($node, "SELECT count(*) || ' ' || sum(rows) || ' ' || min(target_date) ||
 is(sql($node, "SELECT days || ' ' || rows || ' ' || data_through || ' ' || start_date FROM _wh.tenant_templates"), '20 200 2025-01-03 2023-12-27', 'the subscription begins with the first day');
 is(sql($node, "SELECT string_agg(kind, ' ' ORDER BY kind) FROM _wh.schedules WHERE tenant_name = 'tenant_a'"), 'combine_month combine_year refresh', 'and has its schedules');
 is(sql($node, 'SELECT unadopted_schemas FROM _wh.mv_templates'), '{tenant_b}', 'the other one is known to be left');
-is(sql($node, 'SELECT _wh.update_public_view_by_template($$foodlogstats$$)') . sql($node, 'SELECT count(DISTINCT schema_name) FROM public.foodlogstats'), 'f2', 'a publication keeps its rows');
+is(sql($node, 'SELECT _wh.update_public_view_by_template($$foodlogstats$$)') . sql($node, 'SELECT count(DISTINCT schema_name) FROM public.foodlogstats'), 't2', 'a publication keeps its rows');
 fails_with($node, "SELECT _wh.subscribe('tenant_b', 'foodlogstats'); SELECT _wh.update_tenant_union_view_by_template('foodlogstats', 'tenant_b')", '42P07', qr/was not made by wh_worker/, 'a view of the old way is never replaced');
 
 # ---- the second --------------------------------------------------------
