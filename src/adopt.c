@@ -236,6 +236,20 @@ check_obstacles(const WhAdoption *adoption)
 
 /* ---- taking over ---- */
 
+void
+wh_adopt_become_caller(WhAdoptCaller *saved)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->context);
+	SetUserIdAndSecContext(GetOuterUserId(),
+						   saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+}
+
+void
+wh_adopt_become_admin(const WhAdoptCaller *saved)
+{
+	SetUserIdAndSecContext(saved->user, saved->context);
+}
+
 /* Readers feel it, so it is done only for what belongs to somebody else. */
 static void
 own(Oid relid, Oid owner, Oid admin)

@@ -9,46 +9,35 @@
  * each of its days.  Days of a table that have no rows are not known: nobody can
  * tell whether they were loaded.
  *
- * Called by adopt.c.  Changes nothing.  Locks: those of a reader; a relation that
- * is somebody else's is read as the caller, who is a superuser then.
+ * Called by adopt.c.  Changes nothing, and runs no code of whoever owns a relation.
+ * Locks: those of a reader.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "adopt.h"
+#include "clock.h"
 #include "combine.h"
-#include "leaf.h"
 #include "sqlutil.h"
 #include "template_code.h"
 #include "there.h"
-
-void
-wh_adopt_become_caller(WhAdoptCaller *saved)
-{
-	GetUserIdAndSecContext(&saved->user, &saved->context);
-	SetUserIdAndSecContext(GetOuterUserId(),
-						   saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-}
-
-void
-wh_adopt_become_admin(const WhAdoptCaller *saved)
-{
-	SetUserIdAndSecContext(saved->user, saved->context);
-}
 
 /* ---- by name ---- */
 
@@ -280,56 +269,93 @@ judge_indexes(const WhAdoption *adoption, WhAdoptee *relation, Relation rel)
 
 /* ---- rows ---- */
 
-static char *
-count_query(const WhAdoption *adoption, const WhAdoptee *relation)
+/* Where the day of a row stands; 0: the relation is of one day. */
+static AttrNumber
+day_column(const WhAdoption *adoption, const WhAdoptee *relation)
 {
-	char	   *name = wh_relation_name(relation->relid);
+	AttrNumber	column = get_attnum(relation->relid, WH_DATE_COLUMN);
 
 	if (relation->tier == WH_TIER_DAY)
-		return psprintf("SELECT %s::pg_catalog.date, pg_catalog.count(*) FROM ONLY %s",
-						quote_literal_cstr(wh_date_text(relation->first)), name);
-	return psprintf("SELECT %s, pg_catalog.count(*) FROM ONLY %s GROUP BY 1 ORDER BY 1",
-					wh_combine_day_expression(adoption->tmpl, relation->relid), name);
+		return InvalidAttrNumber;
+	return column != InvalidAttrNumber ? column :
+		get_attnum(relation->relid, adoption->tmpl->date_column);
+}
+
+/* In UTC, as wh_leaf_day_expression() says it in SQL; out of all bounds for infinity. */
+static DateADT
+day_of_value(Datum value, Oid type)
+{
+	if (type == DATEOID)
+		return DatumGetDateADT(value);
+	if (TIMESTAMP_NOT_FINITE(DatumGetTimestamp(value)))
+		return DATEVAL_NOEND;
+	if (type == TIMESTAMPTZOID)
+		return wh_clock_day_of(DatumGetTimestampTz(value));
+	return DatumGetDateADT(DirectFunctionCall1(timestamp_date, value));
 }
 
 static void
-take_counts(WhAdoptee *relation, uint64 n, MemoryContext cxt)
+count_row(WhAdoptee *relation, TupleTableSlot *slot, AttrNumber column, int64 *counts)
 {
-	relation->days = MemoryContextAlloc(cxt, sizeof(Datum) * Max(n, 1));
-	relation->day_rows = MemoryContextAlloc(cxt, sizeof(Datum) * Max(n, 1));
-	relation->ndays = (int) n;
-	relation->rows = 0;
-	for (uint64 i = 0; i < n; i++)
+	DateADT		date = relation->first;
+	bool		isnull = false;
+
+	if (column != InvalidAttrNumber)
 	{
-		DateADT		date = wh_get_date(i, 1);
+		Datum		value = slot_getattr(slot, column, &isnull);
 
-		if (wh_isnull(i, 1))
-			relation->problem = MemoryContextStrdup(cxt, "it has rows of no day");
-		else if (date < relation->first || date > relation->last)
-			relation->problem = MemoryContextStrdup(cxt, psprintf("it has rows of %s",
-																 DATE_NOT_FINITE(date) ? "no date" : wh_date_text(date)));
-		relation->days[i] = DateADTGetDatum(date);
-		relation->day_rows[i] = Int64GetDatum(wh_get_int8(i, 2));
-		relation->rows += wh_get_int8(i, 2);
+		date = isnull ? 0 : day_of_value(value, TupleDescAttr(slot->tts_tupleDescriptor, column - 1)->atttypid);
 	}
+	if (isnull)
+		relation->problem = "it has rows of no day";
+	else if (date < relation->first || date > relation->last)
+		relation->problem = psprintf("it has rows of %s",
+									 date < date_of(1, 1, 1) || date > date_of(9999, 12, 31) ? "no date" : wh_date_text(date));
+	else
+		counts[date - relation->first]++;
 }
 
-/* Whose columns are of other types than PostgreSQL's own cannot be read as a superuser. */
+/*
+ * By its OID and without SQL: the relation may be somebody else's, who must not
+ * get code of his to run by giving its name to another one.
+ */
 static void
-count_rows(const WhAdoption *adoption, WhAdoptee *relation)
+scan(const WhAdoption *adoption, WhAdoptee *relation, Relation rel, int64 *counts)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	bool		foreign = relation->owner != adoption->admin;
-	char	   *sql = count_query(adoption, relation);
-	WhAdoptCaller saved;
+	AttrNumber	column = day_column(adoption, relation);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
-	wh_spi_begin();
-	if (foreign)
-		wh_adopt_become_caller(&saved);
-	take_counts(relation, wh_query_once(sql, 0, NULL), cxt);
-	if (foreign)
-		wh_adopt_become_admin(&saved);
-	wh_spi_end();
+	while (relation->problem == NULL && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		count_row(relation, slot, column, counts);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* A day without rows is a day; of a month or year only those that have some are known. */
+static void
+count_rows(const WhAdoption *adoption, WhAdoptee *relation, Relation rel)
+{
+	int			n = relation->last - relation->first + 1;
+	int64	   *counts = palloc0(sizeof(int64) * n);
+
+	scan(adoption, relation, rel, counts);
+	relation->days = palloc(sizeof(Datum) * n);
+	relation->day_rows = palloc(sizeof(Datum) * n);
+	for (int i = 0; i < n; i++)
+	{
+		if (counts[i] == 0 && relation->tier != WH_TIER_DAY)
+			continue;
+		relation->days[relation->ndays] = DateADTGetDatum(relation->first + i);
+		relation->day_rows[relation->ndays++] = Int64GetDatum(counts[i]);
+		relation->rows += counts[i];
+	}
+	pfree(counts);
 }
 
 static void
@@ -430,7 +456,7 @@ judge(const WhAdoption *adoption, WhAdoptee *relation)
 	if (relation->problem == NULL)
 	{
 		judge_indexes(adoption, relation, rel);
-		count_rows(adoption, relation);
+		count_rows(adoption, relation, rel);
 	}
 	relation_close(rel, NoLock);
 }

@@ -183,6 +183,11 @@ is(sql($node, "SELECT count(*) FROM public.foodlogstats WHERE logged_time >= '20
 is(sql($node, "SELECT count(*) FROM _wh.jobs WHERE kind = 'refresh' AND state = 'succeeded' AND target_date BETWEEN '2024-12-29' AND '2025-01-03'"), 11, 'and the days of the last week once more, but for the one that was loaded since: nobody knew when');
 is(sql($node, "SELECT count(*) FROM _wh.jobs WHERE state = 'failed'"), 0, 'none failed');
 
+my $definition = "SELECT replace(definition, '%s', 'DAY') FROM pg_matviews WHERE schemaname = 'tenant_b' AND matviewname = 'foodlogstats_%s'";
+is(sql($node, sprintf $definition, '2025-01-01', '2025_01_01'), sql($node, sprintf $definition, '2025-01-05', '2025_01_05'), 'an adopted day is defined as a new one is');
+my ($dump) = run_command([ 'pg_dump', '-s', '-n', 'tenant_a', $node->connstr('postgres') ]);
+is(() = $dump =~ /FROM _wh.fetch_day/g, 17, 'pg_dump has them all');
+
 # ---- late days ---------------------------------------------------------
 
 my $others = checksum($node, "SELECT * FROM tenant_a.foodlogstats WHERE logged_time::date <> '2023-12-28'");
