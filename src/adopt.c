@@ -175,6 +175,25 @@ lock_all(const WhAdoption *adoption)
 			lock_one(views[i]->schema, adoption->template_name, views[i]->relid, ShareUpdateExclusiveLock);
 }
 
+/* What was found before the locks may be ours by now, if somebody else was at it. */
+static void
+look_again(WhAdoption *adoption)
+{
+	const WhAdoptee *before = adoption->relations;
+	int			n = adoption->n;
+
+	wh_adopt_find(adoption);
+	find_views(adoption);
+	for (int i = 0; i < Min(n, adoption->n); i++)
+		if (adoption->relations[i].relid != before[i].relid)
+			report_change(adoption->schema, before[i].relname);
+	if (n != adoption->n)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("relations of template \"%s\" were made or dropped in schema \"%s\" at the same time",
+						adoption->template_name, adoption->schema)));
+}
+
 /* ---- may it be taken over? ---- */
 
 static bool
@@ -468,7 +487,10 @@ look(WhAdoption *adoption)
 	find_views(adoption);
 	check_locks(adoption);
 	if (!adoption->dry_run)
+	{
 		lock_all(adoption);
+		look_again(adoption);
+	}
 	wh_adopt_judge(adoption);
 	wh_adopt_read_views(adoption);
 }

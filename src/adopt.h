@@ -76,6 +76,9 @@ extern void wh_adopt(WhAdoption *adoption);
 extern void wh_adopt_find(WhAdoption *adoption);
 extern void wh_adopt_judge(WhAdoption *adoption);
 
+/* Something more that its owner should know. */
+extern void wh_adopt_remark(WhAdoptee *relation, const char *remark);
+
 /* How the first column differs from what the template has, for people, or NULL. */
 extern char *wh_adopt_columns_problem(TupleDesc actual, TupleDesc wanted, const char *last_column, Oid last_type);
 

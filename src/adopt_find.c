@@ -39,6 +39,12 @@
 #include "template_code.h"
 #include "there.h"
 
+void
+wh_adopt_remark(WhAdoptee *relation, const char *remark)
+{
+	relation->remark = relation->remark == NULL ? remark : psprintf("%s; %s", relation->remark, remark);
+}
+
 /* ---- by name ---- */
 
 static DateADT
@@ -78,6 +84,7 @@ wh_adopt_find(WhAdoption *adoption)
 	WhArg		args[] = {WH_TEXT(adoption->template_name), WH_TEXT(adoption->schema)};
 	uint64		n;
 
+	adoption->n = 0;
 	wh_spi_begin();
 	n = wh_query_latest("SELECT c.oid, c.relname, c.relowner, s.suffix,"
 						"       EXISTS (SELECT FROM _wh.day_loads d WHERE d.relation_oid = c.oid"
@@ -262,8 +269,8 @@ judge_indexes(const WhAdoption *adoption, WhAdoptee *relation, Relation rel)
 		if (has_index(rel, index))
 			continue;
 		relation->has_indexes = false;
-		relation->remark = psprintf("it lacks index \"%s\" of the template, and gets it when it is loaded again",
-									index->idxname);
+		wh_adopt_remark(relation, psprintf("it lacks index \"%s\" of the template, and gets it when it is loaded again",
+										   index->idxname));
 	}
 }
 
@@ -363,12 +370,12 @@ remark_gaps(WhAdoptee *relation)
 {
 	int			gaps;
 
-	if (relation->tier == WH_TIER_DAY || relation->ndays == 0 || relation->remark != NULL)
+	if (relation->tier == WH_TIER_DAY || relation->ndays == 0)
 		return;
 	gaps = DatumGetDateADT(relation->days[relation->ndays - 1]) - DatumGetDateADT(relation->days[0]) + 1 -
 		relation->ndays;
 	if (gaps > 0)
-		relation->remark = psprintf("%d days between its first and last one have no rows, and count as missing", gaps);
+		wh_adopt_remark(relation, psprintf("%d days between its first and last one have no rows, and count as missing", gaps));
 }
 
 /* ---- which relation has a day ---- */

@@ -32,13 +32,17 @@
 #include "utils/syscache.h"
 
 #include "adopt.h"
+#include "compat.h"
 
 static List *
-analyzed(const char *definition)
+analyzed(Oid relid, const char *definition)
 {
 	RawStmt    *statement = linitial_node(RawStmt, raw_parser(definition, RAW_PARSE_DEFAULT));
+	Relation	rel = table_open(relid, NoLock);
+	Query	   *query = wh_rule_query(rel, parse_analyze_fixedparams(statement, definition, NULL, 0, NULL));
 
-	return list_make1(parse_analyze_fixedparams(statement, definition, NULL, 0, NULL));
+	table_close(rel, NoLock);
+	return list_make1(query);
 }
 
 static void
@@ -57,7 +61,7 @@ depend(Oid rule, Oid relid, List *actions)
 void
 wh_adopt_define(Oid relid, const char *definition)
 {
-	List	   *actions = analyzed(definition);
+	List	   *actions = analyzed(relid, definition);
 	Relation	catalog = table_open(RewriteRelationId, RowExclusiveLock);
 	HeapTuple	old_tuple = SearchSysCacheCopy2(RULERELNAME, ObjectIdGetDatum(relid),
 												PointerGetDatum(ViewSelectRuleName));

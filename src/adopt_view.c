@@ -220,8 +220,8 @@ read_tenant_view(WhAdoption *adoption)
 	}
 	for (int i = 0; i < adoption->n; i++)
 		if (!adoption->relations[i].in_view && !adoption->relations[i].is_ours &&
-			adoption->relations[i].problem == NULL && adoption->relations[i].remark == NULL)
-			adoption->relations[i].remark = "the tenant view does not read it yet, and will";
+			adoption->relations[i].problem == NULL)
+			wh_adopt_remark(&adoption->relations[i], "the tenant view does not read it yet, and will");
 }
 
 /* ---- the public view ---- */

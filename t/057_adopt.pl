@@ -146,14 +146,22 @@ fails_with($node, "SELECT _wh.subscribe('tenant_b', 'foodlogstats'); SELECT _wh.
 
 # ---- the second --------------------------------------------------------
 
-is(sql($node, "SELECT status || ' ' || count(*) || ' ' || coalesce(sum(rows), 0) FROM _wh.adopt('foodlogstats', 'tenant_b', 'tenant_b') GROUP BY status ORDER BY status COLLATE \"C\""),
-	"adopted 16 105\nleft 1 0\nours 1 0", 'a superuser takes over the second one');
+# Called twice at once: the other one waits, and finds what became of it.
+my $twice = $node->background_psql('postgres');
+my $by_status = "SELECT status || ' ' || count(*) || ' ' || coalesce(sum(rows), 0) FROM _wh.adopt('foodlogstats', 'tenant_b', 'tenant_b') GROUP BY status ORDER BY status COLLATE \"C\"";
+my $other = $node->background_psql('postgres');
+is($twice->query_safe("BEGIN; $by_status"), "adopted 16 105\nleft 1 0\nours 1 0", 'a superuser takes over the second one');
+$other->query_until(qr/asked/, "\\echo asked\n$by_status;\n\\echo told\n");
+wait_until($node, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'", 'another call waits');
+$twice->query_safe('COMMIT');
+like($other->query_until(qr/told/, ''), qr/\Aleft 1 0\nours 17 0\ntold/, 'and finds that all is done');
+$_->quit foreach $twice, $other;
 is(join(' ', answers_of_reader()), join(' ', @before), 'every query is answered as before');
 is(sql($node, $everything), $before, 'and everything is what it was');
 is(sql($node, 'SELECT unadopted_schemas FROM _wh.mv_templates'), '{}', 'nobody is left');
 is(sql($node, "SELECT string_agg(DISTINCT status, ' ') FROM _wh.adopt('foodlogstats', 'tenant_b', 'tenant_b') WHERE kind <> 'pg_cron job'"), 'ours', 'again it finds its own');
 is(sql($node, "SELECT return_message FROM _wh.job_run_details WHERE command LIKE 'adopt%' ORDER BY runid LIMIT 1"), 'adopted 16 relations with 200 rows', 'the history says so');
-is(sql($node, "SELECT count(*) FROM _wh.audit_log WHERE object LIKE '%adopt%'"), 3, 'and the audit log; what was rolled back is in neither');
+is(sql($node, "SELECT count(*) FROM _wh.audit_log WHERE object LIKE '%adopt%'"), 4, 'and the audit log; what was rolled back is in neither');
 
 # ---- nothing of the old way is left ------------------------------------
 
