@@ -154,6 +154,9 @@ sql($node, 'SET ROLE whadmin; CREATE TABLE ' . relation('2025_02_30') . ' (id in
 is(sql($node, "SELECT string_agg(status || ': ' || coalesce(detail, '-'), chr(10) ORDER BY relation) FROM _wh.plan_adopt($arguments) WHERE status = 'leave'"),
 	"leave: it is not a table, as months and years are\nleave: it has no column \"at\" timestamp without time zone", 'what the view does not read is left, and what is no day is nothing');
 
+is((split /\n/, sql($node, "BEGIN; INSERT INTO $year SELECT 7, '2024-12-20', kind, amount, payload FROM $year LIMIT 1; SELECT detail FROM _wh.plan_adopt($arguments) WHERE kind = 'year' AND status = 'adopt'; ROLLBACK"))[0],
+	"it lacks index \"idx_${schema}_${template}_2024_id\" of the template, and gets it when it is loaded again; 9 days between its first and last one have no rows, and count as missing", 'what its owner should know is said');
+
 # ---- whose it is -------------------------------------------------------
 
 sql($node, "CREATE ROLE stranger; ALTER MATERIALIZED VIEW $days[1] OWNER TO stranger; CREATE ROLE deputy LOGIN; GRANT whadmin TO deputy");
