@@ -17,6 +17,7 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "log_event.h"
 #include "queue.h"
 #include "schedule.h"
 #include "sqlutil.h"
@@ -328,6 +329,7 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 		message = describe_success(job, rows);
 	write_history(job, "succeeded", message, NULL, NULL, rows, bytes);
 	tell(job, "succeeded", message);
+	wh_log_job_result(rows, bytes, message);
 	wh_spi_end();
 }
 
@@ -428,6 +430,7 @@ recover_one(int64 job_id)
 	status = job->attempt >= wh_max_attempts ? "failed" : "retrying";
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
+	wh_log_job_lost(job, message, job->attempt >= wh_max_attempts);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 
