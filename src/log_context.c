@@ -122,7 +122,8 @@ begin(StringInfo json)
 	if (my_facts != NULL)
 		wh_json_text(json, "event", my_facts->event);
 	wh_json_text(json, "process", my_process);
-	wh_json_text(json, "database", my_database);
+	wh_json_text(json, "database", my_database == NULL && my_facts != NULL ?
+				 my_facts->database : my_database);
 }
 
 static void
@@ -132,7 +133,7 @@ tell(StringInfo json)
 
 	if (my_facts != NULL)
 		add_facts(json, my_facts);
-	if (sqlstate != ERRCODE_SUCCESSFUL_COMPLETION)
+	if (sqlstate != ERRCODE_SUCCESSFUL_COMPLETION && sqlstate != ERRCODE_WARNING)
 		wh_json_text(json, "sqlstate", unpack_sql_state(sqlstate));
 	appendStringInfoChar(json, '}');
 	errcontext("wh_worker: %s", json->data);

@@ -26,6 +26,7 @@ typedef struct WhLogContext
 typedef struct WhLogFacts
 {
 	const char *event;
+	const char *database;		/* for who is connected to none, or NULL */
 	int64		job_id;			/* 0: none, as the next two; for who runs none itself */
 	int64		backfill_id;
 	int64		schedule_id;

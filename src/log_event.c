@@ -279,7 +279,7 @@ wh_log_process_stopped(const char *process, const char *database)
 void
 wh_log_launcher_waits(const char *database, const char *why, const char *hint)
 {
-	WhLogFacts	facts = {.event = "launcher_waits"};
+	WhLogFacts	facts = {.event = "launcher_waits", .database = database};
 
 	say(LOG, 0, &facts,
 		psprintf("wh_worker waits to start in database \"%s\": %s", database, why), NULL, hint);
