@@ -200,7 +200,7 @@ $tenant->safe_psql('postgres', 'ALTER TABLE events RENAME TO gone');
 enqueue_and_wait($node, "$literal, 'shop', '2025-07-01', '2025-07-01', 'odd'");
 wait_until($node, sprintf(q{SELECT count(*) = 1 FROM public.log_lines() WHERE c ->> 'event' = 'job_failed' AND c ->> 'template' = %s}, $literal),
 	'a name with quotes and braces is as it is in the JSON');
-sql($node, q{SELECT _wh.schedule('raise', '30 seconds', $$DO 'BEGIN RAISE E''first\nWARNING:  second''; END'$$)});
+sql($node, q{SELECT _wh.schedule('raise', '1 second', $$DO 'BEGIN RAISE E''first\nWARNING:  second''; END'$$)});
 happened(q{c ->> 'event' = 'job_failed' AND c ->> 'operation' = 'sql' AND detail = 'first WARNING: second' AND c ->> 'sqlstate' = 'P0001' AND c ->> 'phase' = 'running'},
 	'what a command raises is on one line');
 sql($node, q{SELECT _wh.unschedule('raise')});
