@@ -32,8 +32,8 @@ sql($node, <<'SQL');
 	LANGUAGE sql AS $$
 		SELECT e ->> 'error_severity', e ->> 'message', e ->> 'detail', e ->> 'state_code',
 			(regexp_match(e ->> 'context', '(?:^|\n)wh_worker: ({[^\n]*})(?:\n|$)'))[1]::jsonb
-		FROM (SELECT l::jsonb AS e FROM regexp_split_to_table(pg_read_file('log/postgresql.json'), '\n') AS l
-			WHERE l LIKE '{%}') AS entries
+		FROM (SELECT CASE WHEN l LIKE '{%}' THEN l::jsonb END AS e
+			FROM regexp_split_to_table(pg_read_file('log/postgresql.json'), '\n') AS l) AS entries
 		WHERE e ->> 'context' ~ '(?:^|\n)wh_worker: {'
 	$$
 SQL
@@ -216,6 +216,16 @@ $plain{ $_->{event} }++ foreach grep { defined $_->{event} && $_->{event} !~ /^(
 delete @events{ grep { /^worker_st/ } keys %events };
 is_deeply(\%plain, \%events, 'every event is in both');
 is(sql($node, q{SELECT count(*) FROM public.log_lines() WHERE c ? 'event' AND NOT c ? 'process'}), 0, 'all that happens in the background says where');
+
+# ---- the query of the docs, and its table ------------------------------
+
+my ($section) = slurp_file(source_root() . '/docs/operations.md') =~ /^## The log\n(.*?)(?=^## )/ms;
+my ($query) = $section =~ /^```sql\n(.*?)^```/ms;
+my $known = join ' ', $section =~ /^\| (`.*?) \|/mg;
+my @undocumented = grep { index($known, "`$_`") < 0 } split /\n/, sql($node, q{SELECT DISTINCT c ->> 'event' FROM public.log_lines() WHERE c ? 'event'});
+
+like(sql($node, $query), qr/\|WARNING\|job_failed\|shop\|events\|2025-07-21\|42P01\|job \d+ failed: /, 'the query that the docs give for the log');
+is("@undocumented", '', 'the docs list every event');
 
 # ---- the end -----------------------------------------------------------
 

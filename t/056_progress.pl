@@ -60,7 +60,10 @@ is( sql($node, "SELECT a.state || ': ' || a.query || ' [' || a.application_name 
 is(sql($node, "SELECT a.wait_event_type || ' ' || a.wait_event $row"), $version >= 17 ? 'Extension WhTenantRead' : 'Extension Extension', 'and what it waits for');
 is(sql($node, "SELECT string_agg(DISTINCT state, ',') FROM pg_stat_activity WHERE backend_type = 'wh_worker launcher'"), 'idle', 'the launcher is idle');
 
+my ($query) = slurp_file(source_root() . '/docs/operations.md') =~ /^## Watching a load\n.*?^```sql\n(.*?)^```/ms;
 my $pid = worker_pid($node, q{tenant_name = 'slow'});
+
+like(sql($node, $query), qr/^$pid\|events\|slow\|2025-07-01\|fetching\|[1-9]\d*\|[1-9]\d*\|\w+$/, 'the query that the docs give');
 like(title_of($pid), qr/wh_worker worker for postgres.* refresh events 2025-07-01 from slow into slow, fetching$/, 'so does the process title') if -r "/proc/$pid/cmdline";
 is(sql($tenant, q{SELECT application_name FROM pg_stat_activity WHERE usename = 'wh_reader' AND query LIKE 'COPY%'}), 'wh_worker: events 2025-07-01 for postgres', 'the tenant sees who reads what');
 sql($node, 'CREATE ROLE nobody LOGIN');
