@@ -33,6 +33,7 @@ int			wh_max_day_size = 10 * 1024 * 1024;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
+int			wh_log_min_duration = 10 * 60 * 1000;
 int			wh_audit_days = 365;
 char	   *wh_key_file = NULL;
 char	   *wh_password_command = NULL;
@@ -243,6 +244,16 @@ define_job_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_log_settings(void)
+{
+	DefineCustomIntVariable("wh_worker.log_min_duration",
+							"Logs each job that succeeded and took at least this long.",
+							"0 logs all of them, -1 none. What fails is logged in any case.",
+							&wh_log_min_duration, 10 * 60 * 1000, -1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
 /* The program is run without a shell, and from the data directory. */
 static bool
 check_password_command(char **newval, void **extra, GucSource source)
@@ -286,6 +297,7 @@ wh_guc_define(void)
 	define_process_settings();
 	define_job_settings();
 	define_schedule_settings();
+	define_log_settings();
 	define_secret_settings();
 	define_planner_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);

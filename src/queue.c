@@ -17,6 +17,7 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "log_event.h"
 #include "metrics.h"
 #include "queue.h"
 #include "schedule.h"
@@ -345,6 +346,7 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	tell(job, "succeeded", message);
 	count(job, message != NULL && strcmp(message, UNCHANGED) == 0 ? WH_COUNTED_UNCHANGED :
 		  WH_COUNTED_SUCCEEDED, rows, bytes);
+	wh_log_job_result(rows, bytes, message);
 	wh_spi_end();
 }
 
@@ -450,6 +452,7 @@ recover_one(int64 job_id)
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
 	count(job, job->attempt >= wh_max_attempts ? WH_COUNTED_FAILED : WH_COUNTED_RETRIED, 0, 0);
+	wh_log_job_lost(job, message, job->attempt >= wh_max_attempts);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 
