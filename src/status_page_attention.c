@@ -18,7 +18,10 @@
 #include "status_page.h"
 
 /* Of one kind of trouble with one template; more of them are told together. */
-#define SEPARATE_UNITS 3
+#define SEPARATE_UNITS 2
+
+/* Of those, how many are named. */
+#define SAMPLE_UNITS 6
 
 /* A queue in which nothing has moved for so long, though something could. */
 #define STUCK_SECONDS 600
@@ -92,7 +95,7 @@ find_launcher(Attention *found)
 	if (!wh_enabled)
 		return;
 	if (wh_query("SELECT pid IS NOT NULL, last_error FROM _wh.worker_status"
-				 " WHERE backend_type = 'launcher' AND datname = pg_catalog.current_database()", 0, NULL) == 0)
+				 " WHERE backend_type = 'wh_worker launcher' AND datname = pg_catalog.current_database()", 0, NULL) == 0)
 	{
 		find(found, BROKEN, "No launcher is meant to run here: nothing is loaded by itself.",
 			 "The database is not in wh_worker.databases; add it there and reload.", "SHOW wh_worker.databases;");
@@ -101,10 +104,10 @@ find_launcher(Attention *found)
 	error = wh_page_column(0, 2);
 	if (!wh_get_bool(0, 1))
 		find(found, BROKEN, "The launcher does not run: nothing is loaded by itself.", error,
-			 "SELECT * FROM _wh.worker_status WHERE backend_type <> 'worker';");
+			 "SELECT * FROM _wh.worker_status WHERE backend_type <> 'wh_worker worker';");
 	else if (error[0] != '\0')
 		find(found, LOOK, "The launcher's last round failed; it tries again.", error,
-			 "SELECT * FROM _wh.worker_status WHERE backend_type = 'launcher';");
+			 "SELECT * FROM _wh.worker_status WHERE backend_type = 'wh_worker launcher';");
 }
 
 /* Whether anything could start is asked only when nothing has ended for a while. */
@@ -200,20 +203,22 @@ find_tenants(Attention *found)
 
 /* ---- days ---- */
 
-/* A kind of trouble with days: what it is, and what a backfill of which mode does for it. */
+/* A kind of trouble with days, in words that stand between a number and a name. */
 typedef struct Trouble
 {
 	WhPageDay	day;
 	Level		level;
-	const char *what;			/* behind a number and the word day or days */
-	const char *mode;
+	const char *one;
+	const char *many;
+	const char *mode;			/* of the backfill that does something about it */
 } Trouble;
 
 static const Trouble troubles[] = {
-	{WH_DAY_FAILED, BROKEN, "failed: there is nothing of", "failed"},
-	{WH_DAY_MISSING, BROKEN, "missing, and nothing is on its way, of", "missing"},
-	{WH_DAY_SUSPECT, LOOK, "suspect, as the count of rows looks wrong, of", "all"},
-	{WH_DAY_NOT_RENEWED, LOOK, "older than wanted, as loading again failed, of", "failed"},
+	{WH_DAY_FAILED, BROKEN, "day failed and has no rows", "days failed and have no rows", "failed"},
+	{WH_DAY_MISSING, BROKEN, "day is missing and not on its way", "days are missing and not on their way", "missing"},
+	{WH_DAY_SUSPECT, LOOK, "day has a suspect count of rows", "days have a suspect count of rows", "all"},
+	{WH_DAY_NOT_RENEWED, LOOK, "day could not be loaded again and shows what it had",
+	"days could not be loaded again and show what they had", "failed"},
 };
 
 static bool
@@ -236,12 +241,19 @@ heals(const WhPage *page, const WhPageUnit *unit, const Trouble *trouble)
 		wh_page_find_days(page, unit, trouble->day, &first, &last) && first >= page->today - wh_catchup_days;
 }
 
+/* Of one subscription (schema given) or of all of the template. */
+static void
+add_look_at_suspects(StringInfo commands, const char *template_name, const char *schema)
+{
+	appendStringInfo(commands, "SELECT target_schema, target_date, rows, last_error FROM _wh.day_loads"
+					 " WHERE template_name = %s%s%s AND state = 'suspect' ORDER BY 1, 2;", wh_html_literal(template_name),
+					 schema ? " AND target_schema = " : "", schema ? wh_html_literal(schema) : "");
+}
+
 static void
 find_unit(Attention *found, const WhPageUnit *unit, const Trouble *trouble)
 {
 	const WhPage *page = found->page;
-	char	   *template_name = wh_html_literal(unit->template_name);
-	char	   *schema = wh_html_literal(unit->target_schema);
 	int			n = unit->count[trouble->day];
 	bool		healing = heals(page, unit, trouble);
 	StringInfoData commands;
@@ -250,25 +262,45 @@ find_unit(Attention *found, const WhPageUnit *unit, const Trouble *trouble)
 
 	(void) wh_page_find_days(page, unit, trouble->day, &first, &last);
 	initStringInfo(&commands);
-	if (trouble->day != WH_DAY_MISSING)
-		appendStringInfo(&commands, "SELECT target_date, state, rows, last_error FROM _wh.day_loads"
-						 " WHERE template_name = %s AND target_schema = %s AND last_error IS NOT NULL"
-						 " ORDER BY target_date;\n", template_name, schema);
-	appendStringInfo(&commands, "SELECT _wh.enqueue_backfill(%s, %s, '%s', '%s', %s, '%s');", template_name,
-					 wh_html_literal(unit->tenant_name), wh_date_text(first), wh_date_text(last), schema, trouble->mode);
+	if (trouble->day == WH_DAY_SUSPECT)
+	{
+		add_look_at_suspects(&commands, unit->template_name, unit->target_schema);
+		appendStringInfoChar(&commands, '\n');
+	}
+	appendStringInfo(&commands, "SELECT _wh.enqueue_backfill(%s, %s, '%s', '%s', %s, '%s');",
+					 wh_html_literal(unit->template_name), wh_html_literal(unit->tenant_name), wh_date_text(first),
+					 wh_date_text(last), wh_html_literal(unit->target_schema), trouble->mode);
 	find(found, healing ? LOOK : trouble->level,
-		 psprintf("%s %s %s %s.", wh_page_count(n), n == 1 ? "day is" : "days are", trouble->what,
+		 psprintf("%s %s: %s.", wh_page_count(n), n == 1 ? trouble->one : trouble->many,
 				  wh_page_unit_name(unit->template_name, unit->tenant_name, unit->target_schema)),
 		 healing ? psprintf("%s. Its schedule tries again at %s UTC.", wh_page_span(page, unit, trouble->day), unit->next_run) :
 		 psprintf("%s.", wh_page_span(page, unit, trouble->day)), commands.data);
 }
 
-/* The mode "missing" of each subscription begins at its own start_date. */
+/* What to type for all subscriptions of a template that have the trouble. */
+static char *
+command_for_template(const WhPage *page, const char *template_name, const Trouble *trouble)
+{
+	StringInfoData command;
+
+	initStringInfo(&command);
+	/* all are not loaded again with one command because some look odd */
+	if (trouble->day == WH_DAY_SUSPECT)
+		add_look_at_suspects(&command, template_name, NULL);
+	else
+		appendStringInfo(&command, "SELECT target_schema, _wh.enqueue_backfill(template_name, tenant_name,"
+						 " greatest(start_date, '%s'), '%s', target_schema, '%s')"
+						 " FROM _wh.tenant_templates WHERE template_name = %s AND active;",
+						 wh_date_text(page->first), wh_date_text(page->today), trouble->mode, wh_html_literal(template_name));
+	return command.data;
+}
+
 static void
 find_units_together(Attention *found, int first, int end, const Trouble *trouble)
 {
 	const WhPage *page = found->page;
 	char	   *template_name = page->units[first].template_name;
+	bool		healing = true;
 	StringInfoData names;
 	int64		days = 0;
 	int			nunits = 0;
@@ -278,18 +310,17 @@ find_units_together(Attention *found, int first, int end, const Trouble *trouble
 	{
 		if (!has_trouble(&page->units[i], trouble))
 			continue;
-		if (nunits++ < 5)
+		healing = healing && heals(page, &page->units[i], trouble);
+		if (nunits++ < SAMPLE_UNITS)
 			appendStringInfo(&names, "%s%s", nunits > 1 ? ", " : "", wh_page_name(page->units[i].target_schema));
 		days += page->units[i].count[trouble->day];
 	}
-	find(found, trouble->level,
-		 psprintf("%s days are %s %s in %d schemas.", wh_page_count(days), trouble->what, wh_page_name(template_name), nunits),
-		 psprintf("In %s and %d more.", names.data, nunits - 5),
-		 psprintf("SELECT target_schema, target_date, state, rows, last_error FROM _wh.day_loads"
-				  " WHERE template_name = %1$s AND last_error IS NOT NULL ORDER BY 1, 2;\n"
-				  "SELECT _wh.enqueue_backfill(template_name, tenant_name, greatest(start_date, '%2$s'), '%3$s', target_schema, '%4$s')"
-				  " FROM _wh.tenant_templates WHERE template_name = %1$s AND active;",
-				  wh_html_literal(template_name), wh_date_text(page->first), wh_date_text(page->today), trouble->mode));
+	if (nunits > SAMPLE_UNITS)
+		appendStringInfo(&names, " and %d more", nunits - SAMPLE_UNITS);
+	find(found, healing ? LOOK : trouble->level,
+		 psprintf("%s %s: %s of %d tenants.", wh_page_count(days), trouble->many, wh_page_name(template_name), nunits),
+		 psprintf("%s.%s", names.data, healing ? " Their schedules try again." : ""),
+		 command_for_template(page, template_name, trouble));
 }
 
 static void
@@ -299,8 +330,7 @@ find_template(Attention *found, int first, int end, const Trouble *trouble)
 
 	for (int i = first; i < end; i++)
 		n += has_trouble(&found->page->units[i], trouble);
-	/* all days of many subscriptions are not loaded again with one command because some look odd */
-	if (n > SEPARATE_UNITS + 2 && trouble->day != WH_DAY_SUSPECT)
+	if (n > SEPARATE_UNITS)
 	{
 		find_units_together(found, first, end, trouble);
 		return;

@@ -87,7 +87,7 @@ put_running(const WhPage *page)
 		"     ::pg_catalog.int8 AS usual FROM (SELECT l.rows FROM _wh.day_loads l WHERE l.template_name = w.template_name"
 		"        AND l.target_schema = w.target_schema AND l.relation_oid IS NOT NULL AND w.kind = 'refresh'"
 		"      ORDER BY l.target_date DESC LIMIT 28) d) u ON true"
-		" WHERE w.backend_type = 'worker' AND w.datname = pg_catalog.current_database() AND w.job_id IS NOT NULL"
+		" WHERE w.backend_type = 'wh_worker worker' AND w.datname = pg_catalog.current_database() AND w.job_id IS NOT NULL"
 		" ORDER BY w.job_started_at", 0, NULL);
 
 	if (n == 0)

@@ -76,7 +76,7 @@ static const char *const grid =
 	".n{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}"
 	".s{overflow-wrap:anywhere}.s b{color:var(--bad);font-weight:600}"
 	".legend svg{width:2.2rem;height:1rem;vertical-align:-.15rem}"
-	".months{position:relative;height:1.2rem;display:block}"
+	".months{position:relative;height:.9rem;display:block}"
 	".months i{position:absolute;font-style:normal;border-left:1px solid var(--soft);padding-left:.2rem;line-height:1}"
 	".wide{overflow-x:auto;max-height:32rem}"
 	"table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}"
