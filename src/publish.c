@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 
 #include "budget.h"
+#include "freshness.h"
 #include "grants.h"
 #include "isolation.h"
 #include "politely.h"
@@ -658,6 +659,7 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "       IS DISTINCT FROM"
 			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
+	wh_freshness_follow(template_name, schema);
 	wh_spi_end();
 }
 
@@ -671,5 +673,6 @@ wh_publish_checked(const char *template_name, const char *schema, TimestampTz ch
 	wh_query("UPDATE _wh.tenant_templates SET last_success = $3"
 			 " WHERE template_name = $1 AND target_schema = $2"
 			 "   AND (last_success < $3 OR last_success IS NULL)", lengthof(args), args);
+	wh_freshness_follow(template_name, schema);
 	wh_spi_end();
 }

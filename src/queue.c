@@ -200,6 +200,7 @@ wh_queue_claim(int64 job_id)
 	/* Whoever has its row locked tells of it at his commit; a worker waits for nobody. */
 	if (wh_query("UPDATE _wh.jobs"
 				 "   SET state = 'running', attempt = attempt + 1, owner_pid = $2,"
+				 "       first_started_at = coalesce(first_started_at, clock_timestamp()),"
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
 				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
