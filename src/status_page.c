@@ -72,7 +72,7 @@ put_header(WhPage *page, const char *database)
 					 "<p class=\"note\">As of %s UTC. Days are UTC days; the last one is %s.</p>"
 					 "<nav aria-label=\"Sections\"><ul><li><a href=\"#attention\">Attention</a></li>"
 					 "<li><a href=\"#now\">Running now</a></li><li><a href=\"#failures\">Failures</a></li>"
-					 "<li><a href=\"#throughput\">Throughput</a></li><li><a href=\"#days\">Days</a></li></ul></nav>",
+					 "<li><a href=\"#freshness\">Freshness</a></li><li><a href=\"#throughput\">Throughput</a></li><li><a href=\"#days\">Days</a></li></ul></nav>",
 					 database, wh_page_column(0, 1), wh_date_text(page->today));
 	put_tiles(page);
 	appendStringInfoString(page->out, "</header>");
@@ -90,6 +90,7 @@ put_page(WhPage *page)
 	wh_page_attention(page);
 	wh_page_now(page);
 	wh_page_failures(page);
+	wh_page_freshness(page);
 	wh_page_throughput(page);
 	wh_page_days(page);
 	appendStringInfoString(page->out, "</main><footer><p>Made by _wh.status_page().</p></footer></body></html>");

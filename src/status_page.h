@@ -29,6 +29,18 @@ typedef enum WhPageDay
 
 #define WH_PAGE_DAYS (WH_DAY_TODAY + 1)
 
+/* As in data_freshness. */
+typedef enum WhFreshness
+{
+	WH_NO_PROMISE,
+	WH_FRESH,
+	WH_AT_RISK,
+	WH_STALE,
+} WhFreshness;
+
+/* Of the lag: waiting for the schedule, the queue, the tenant; running. */
+#define WH_LAG_PARTS 4
+
 /* A subscription. */
 typedef struct WhPageUnit
 {
@@ -42,8 +54,13 @@ typedef struct WhPageUnit
 	int64		refused_days;
 	char	   *data_through;	/* or NULL */
 	char	   *last_success;	/* or NULL */
-	double		hours_old;		/* -1: never loaded */
 	char	   *next_run;		/* or NULL */
+	WhFreshness freshness;
+	char	   *complete_until; /* or NULL */
+	char	   *due_at;			/* or NULL */
+	char	   *predicted_at;	/* or NULL: nothing is expected to load it by itself */
+	double		lag;			/* seconds; -1: none, it is not loaded */
+	double		lag_parts[WH_LAG_PARTS];
 	WhPageDay  *days;			/* one for each day of the page */
 	int			count[WH_PAGE_DAYS];
 } WhPageUnit;
@@ -81,7 +98,11 @@ extern void wh_page_attention(WhPage *page);
 extern void wh_page_now(WhPage *page);
 extern void wh_page_failures(WhPage *page);
 extern void wh_page_throughput(WhPage *page);
+extern void wh_page_freshness(WhPage *page);
 extern void wh_page_days(WhPage *page);
+
+/* status_page_freshness.c: "3 h: 2 h schedule, 1 h queue", the largest part first. */
+extern char *wh_page_lag(const WhPageUnit *unit);
 
 /* status_page_text.c: all palloc'd and safe in HTML. */
 extern char *wh_page_count(int64 n);	/* 1,234,567 */

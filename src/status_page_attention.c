@@ -356,6 +356,38 @@ find_days(Attention *found)
 		}
 }
 
+/* ---- promises ---- */
+
+/* Days that lack are told as days; this says that data is older than promised. */
+static void
+find_breaches(Attention *found, WhFreshness freshness)
+{
+	const WhPage *page = found->page;
+	const WhPageUnit *sample = NULL;
+	int64		n = 0;
+
+	for (int i = 0; i < page->nunits; i++)
+	{
+		if (page->units[i].freshness != freshness)
+			continue;
+		if (sample == NULL || page->units[i].lag > sample->lag)
+			sample = &page->units[i];
+		n++;
+	}
+	if (sample == NULL)
+		return;
+	find(found, freshness == WH_STALE ? BROKEN : LOOK,
+		 psprintf(freshness == WH_STALE ? "%s %s older than promised." : "%s %s going to be older than promised.",
+				  wh_page_count(n), n == 1 ? "subscription is" : "subscriptions are"),
+		 psprintf("%s%s is complete until %s UTC, was to be renewed by %s and is expected %s. Its lag is %s.",
+				  n > 1 ? "The worst, " : "", wh_page_unit_name(sample->template_name, sample->tenant_name, sample->target_schema),
+				  sample->complete_until ? sample->complete_until : "never", sample->due_at ? sample->due_at : "never",
+				  sample->predicted_at ? psprintf("at %s", sample->predicted_at) : "not by itself", wh_page_lag(sample)),
+		 psprintf("SELECT tenant_name, template_name, lag, lag_schedule, lag_queue, lag_tenant, lag_run, due_at, predicted_at"
+				  " FROM _wh.data_freshness WHERE freshness = '%s' ORDER BY lag DESC;",
+				  freshness == WH_STALE ? "stale" : "at_risk"));
+}
+
 /* What the page does not show, and what readers do not see. */
 static void
 find_hidden_days(Attention *found)
@@ -465,6 +497,8 @@ wh_page_attention(WhPage *page)
 	find_launcher(&found);
 	find_stuck_queue(&found);
 	find_tenants(&found);
+	find_breaches(&found, WH_STALE);
+	find_breaches(&found, WH_AT_RISK);
 	find_days(&found);
 	find_hidden_days(&found);
 	find_held_up_loads(&found);

@@ -143,6 +143,8 @@ put_status(const WhPageUnit *unit, StringInfo out)
 		appendStringInfoString(out, "<b>paused or ended</b> ");
 	if (unit->set_aside)
 		appendStringInfoString(out, "<b>set aside</b> ");
+	if (unit->freshness >= WH_AT_RISK)
+		appendStringInfo(out, "<b>%s</b> ", unit->freshness == WH_STALE ? "stale" : "at risk");
 	if (trouble[0] != '\0')
 		appendStringInfo(out, "<b>%s</b> ", trouble);
 	if (unit->data_through != NULL)
@@ -367,8 +369,9 @@ put_numbers_row(const WhPage *page, const WhPageUnit *unit)
 	put_number(out, unit->count[WH_DAY_NOT_RENEWED]);
 	put_number(out, unit->count[WH_DAY_MISSING] + unit->missing_before);
 	put_number(out, unit->count[WH_DAY_FAILED]);
-	appendStringInfo(out, "<td>%s</td><td>%s</td><td>%s</td></tr>",
-					 unit->data_through ? unit->data_through : "", unit->last_success ? unit->last_success : "",
+	appendStringInfo(out, "<td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>",
+					 unit->data_through ? unit->data_through : "", unit->lag < 0 ? "" : wh_page_age(unit->lag),
+					 unit->last_success ? unit->last_success : "",
 					 unit->next_run ? unit->next_run : "");
 }
 
@@ -383,7 +386,7 @@ put_numbers(const WhPage *page)
 						   "<thead><tr><th scope=\"col\">Template</th><th scope=\"col\">Tenant</th>"
 						   "<th scope=\"col\">Loaded</th><th scope=\"col\">Queued</th><th scope=\"col\">Suspect</th>"
 						   "<th scope=\"col\">Not renewed</th><th scope=\"col\">Missing</th><th scope=\"col\">Failed</th>"
-						   "<th scope=\"col\">Data through</th><th scope=\"col\">Last load (UTC)</th>"
+						   "<th scope=\"col\">Data through</th><th scope=\"col\">Lag</th><th scope=\"col\">Last load (UTC)</th>"
 						   "<th scope=\"col\">Next run (UTC)</th></tr></thead><tbody>");
 	for (int i = 0; i < page->nunits; i++)
 	{

@@ -114,6 +114,28 @@ missing_before(const WhPageUnit *unit, int64 missing)
 	return unit->active ? Max(missing - shown, 0) : 0;
 }
 
+static WhFreshness
+freshness_of(const char *text)
+{
+	if (text == NULL)
+		return WH_NO_PROMISE;
+	if (strcmp(text, "stale") == 0)
+		return WH_STALE;
+	return strcmp(text, "at_risk") == 0 ? WH_AT_RISK : WH_FRESH;
+}
+
+static void
+read_freshness(const WhPage *page, WhPageUnit *unit, uint64 row)
+{
+	unit->freshness = freshness_of(wh_get_text(page->context, row, 14));
+	unit->complete_until = wh_get_text(page->context, row, 15);
+	unit->due_at = wh_get_text(page->context, row, 16);
+	unit->predicted_at = wh_get_text(page->context, row, 17);
+	unit->lag = wh_isnull(row, 18) ? -1 : wh_get_int8(row, 18);
+	for (int i = 0; i < WH_LAG_PARTS; i++)
+		unit->lag_parts[i] = wh_get_int8(row, 19 + i);
+}
+
 static void
 read_unit(WhPage *page, WhPageUnit *unit, uint64 row)
 {
@@ -128,11 +150,11 @@ read_unit(WhPage *page, WhPageUnit *unit, uint64 row)
 	unit->refused_days = wh_get_int8(row, 8);
 	unit->data_through = wh_get_text(cxt, row, 9);
 	unit->last_success = wh_get_text(cxt, row, 10);
-	unit->hours_old = wh_isnull(row, 11) ? -1 : strtod(wh_get_text(cxt, row, 11), NULL);
-	unit->next_run = wh_get_text(cxt, row, 12);
+	unit->next_run = wh_get_text(cxt, row, 11);
 	expect_days(page, unit);
-	note_ledger(page, unit, wh_get_text(cxt, row, 13));
-	note_queue(page, unit, wh_get_text(cxt, row, 14));
+	note_ledger(page, unit, wh_get_text(cxt, row, 12));
+	note_queue(page, unit, wh_get_text(cxt, row, 13));
+	read_freshness(page, unit, row);
 	count_days(page, unit);
 	/* a queued day of before start_date is no day that lacks, so this is at least 0 */
 	unit->missing_before = unit->start_date < page->first ? missing_before(unit, wh_get_int8(row, 7)) : 0;
@@ -148,9 +170,14 @@ wh_page_read_units(WhPage *page)
 		"  f.active AND coalesce(c.active, false), coalesce(h.state = 'open', false),"
 		"  s.start_date, f.missing_days, s.refused_days, f.data_through::pg_catalog.text,"
 		"  pg_catalog.to_char(f.last_success AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
-		"  f.hours_old::pg_catalog.text,"
 		"  pg_catalog.to_char(f.next_run AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
-		"  l.marks, q.marks"
+		"  l.marks, q.marks, f.freshness,"
+		"  pg_catalog.to_char(f.complete_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
+		"  pg_catalog.to_char(f.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
+		"  pg_catalog.to_char(f.predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
+		"  extract(epoch FROM f.lag)::pg_catalog.int8, extract(epoch FROM f.lag_schedule)::pg_catalog.int8,"
+		"  extract(epoch FROM f.lag_queue)::pg_catalog.int8, extract(epoch FROM f.lag_tenant)::pg_catalog.int8,"
+		"  extract(epoch FROM f.lag_run)::pg_catalog.int8"
 		"  FROM _wh.data_freshness f"
 		"  JOIN _wh.tenant_templates s USING (tenant_name, template_name, target_schema)"
 		"  LEFT JOIN _wh.tenant_connections c ON c.tenant_name = f.tenant_name"
