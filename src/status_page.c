@@ -56,7 +56,7 @@ put_tiles(WhPage *page)
 	put_tile(page, page->count[WH_DAY_FAILED], "days failed", " class=\"bad\"");
 	put_tile(page, missing, "days missing", " class=\"bad\"");
 	put_tile(page, page->count[WH_DAY_SUSPECT], "days suspect", " class=\"look\"");
-	put_tile(page, page->count[WH_DAY_QUEUED], "days on their way", "");
+	put_tile(page, page->count[WH_DAY_QUEUED], "days queued", "");
 	put_tile(page, page->count[WH_DAY_LOADED] + page->count[WH_DAY_COMBINED], "days loaded", "");
 	put_tile(page, page->nunits, "subscriptions", "");
 	appendStringInfoString(page->out, "</ul>");

@@ -101,7 +101,7 @@ extern void wh_page_throughput(WhPage *page);
 extern void wh_page_freshness(WhPage *page);
 extern void wh_page_days(WhPage *page);
 
-/* status_page_freshness.c: "3 h: 2 h schedule, 1 h queue", the largest part first. */
+/* status_page_freshness.c: "3 h: 2 h for the schedule, 1 h for the queue", the largest part first. */
 extern char *wh_page_lag(const WhPageUnit *unit);
 
 /* status_page_text.c: all palloc'd and safe in HTML. */

@@ -182,14 +182,15 @@ find_tenants(Attention *found)
 	{
 		char	   *tenant_name = wh_get_text(CurrentMemoryContext, row, 1);
 		char	   *literal = wh_html_literal(tenant_name);
-		char	   *days = wh_page_count(days_that_wait(found->page, tenant_name));
+		int64		n_days = days_that_wait(found->page, tenant_name);
+		char	   *days = n_days == 0 ? "" : psprintf("%s of its days are not there.", wh_page_count(n_days));
 
 		if (!wh_get_bool(row, 3))
 			find(found, NOTE, psprintf("Tenant %s is paused.", wh_page_name(tenant_name)),
-				 psprintf("%s days of it are not there.", days), psprintf("SELECT _wh.resume_tenant(%s);", literal));
+				 days, psprintf("SELECT _wh.resume_tenant(%s);", literal));
 		else if (strcmp(wh_get_text(CurrentMemoryContext, row, 2), "open") == 0)
 			find(found, BROKEN, psprintf("Tenant %s cannot be reached and is set aside.", wh_page_name(tenant_name)),
-				 psprintf("%s days of it are not there. %s failures in a row; it is asked again at %s UTC. %s", days,
+				 psprintf("%s %s failures in a row; it is asked again at %s UTC. %s", days,
 						  wh_page_count(wh_get_int4(row, 4)), wh_page_column(row, 6),
 						  wh_html_clipped(wh_get_text(CurrentMemoryContext, row, 5), 300)),
 				 psprintf("SELECT * FROM _wh.check_tenant(%s);\nSELECT _wh.resume_tenant(%s);", literal, literal));

@@ -3,7 +3,7 @@
  *
  * Called by status_page.c.  Days that failed are in the ledger, until a load of
  * them succeeds; jobs that will be tried again are in the queue.  Equal causes
- * of a subscription are one row.  Errors are shown as job_status shows them to
+ * of a template are one row.  Errors are shown as job_status shows them to
  * operators.
  *
  * Reads committed rows only, and takes no lock.
@@ -32,11 +32,11 @@ read_failures(const WhPage *page)
 	};
 
 	return wh_query(
-		"SELECT f.template_name, f.tenant_name, f.target_schema, pg_catalog.count(*),"
+		"SELECT f.template_name, min(f.tenant_name), min(f.target_schema), pg_catalog.count(*),"
 		"  min(f.target_date)::pg_catalog.text, max(f.target_date)::pg_catalog.text, f.cause,"
 		"  pg_catalog.to_char(max(f.at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
 		"  pg_catalog.to_char(min(f.again) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), f.retrying,"
-		"  pg_catalog.count(*) FILTER (WHERE f.again IS NULL)"
+		"  pg_catalog.count(*) FILTER (WHERE f.again IS NULL), pg_catalog.count(DISTINCT f.target_schema)"
 		"  FROM ("
 		"    SELECT d.template_name, d.tenant_name, d.target_schema, d.target_date, d.last_error AS cause,"
 		"      d.failed_at AS at, false AS retrying, CASE WHEN d.target_date >= $2 - $3 THEN ("
@@ -54,8 +54,24 @@ read_failures(const WhPage *page)
 		"      coalesce(j.finished_at, j.started_at), true, greatest(j.not_before, h.retry_at)"
 		"      FROM _wh.jobs j LEFT JOIN _wh.tenant_health h ON h.tenant_name = j.tenant_name"
 		"     WHERE j.state = 'queued' AND j.last_error IS NOT NULL) f"
-		" GROUP BY f.template_name, f.tenant_name, f.target_schema, f.cause, f.retrying"
+		" GROUP BY f.template_name, f.cause, f.retrying"
 		" ORDER BY max(f.at) DESC NULLS LAST, 1, 2, 3 LIMIT $4", lengthof(args), args);
+}
+
+/* The tenants' own errors name them. */
+static char *
+describe_target(uint64 row)
+{
+	char	   *template_name = wh_get_text(CurrentMemoryContext, row, 1);
+	char	   *name;
+
+	if (template_name == NULL)
+		return pstrdup("a command");
+	name = wh_page_unit_name(template_name, wh_get_text(CurrentMemoryContext, row, 2),
+							 wh_get_text(CurrentMemoryContext, row, 3));
+	if (wh_get_int8(row, 12) > 1)
+		return psprintf("%s and %s more", name, wh_page_count(wh_get_int8(row, 12) - 1));
+	return name;
 }
 
 static char *
@@ -86,13 +102,9 @@ describe_next_try(uint64 row)
 static void
 put_failure(const WhPage *page, uint64 row)
 {
-	char	   *template_name = wh_get_text(CurrentMemoryContext, row, 1);
-
 	appendStringInfo(page->out, "<tr><th scope=\"row\">%s<br/><span class=\"note\">%s</span></th><td class=\"cause\">%s</td>"
 					 "<td>%s</td><td>%s</td></tr>",
-					 template_name == NULL ? "a command" :
-					 wh_page_unit_name(template_name, wh_get_text(CurrentMemoryContext, row, 2),
-									   wh_get_text(CurrentMemoryContext, row, 3)),
+					 describe_target(row),
 					 describe_days(row),
 					 wh_html_clipped(wh_get_text(CurrentMemoryContext, row, 7), CAUSE_BYTES),
 					 wh_page_column(row, 8), describe_next_try(row));

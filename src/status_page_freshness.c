@@ -50,6 +50,9 @@ wh_page_lag(const WhPageUnit *unit)
 	appendStringInfoString(&out, wh_page_age(unit->lag));
 	for (int n = 0; (part = largest_part(unit, told)) >= 0; n++)
 	{
+		/* one that is all of it needs no number */
+		if (n == 0 && unit->lag_parts[part] >= unit->lag - 1)
+			return psprintf("%s, all for the %s", out.data, parts[part]);
 		appendStringInfo(&out, "%s %s for the %s", n == 0 ? ":" : ",", wh_page_age(unit->lag_parts[part]), parts[part]);
 		told[part] = true;
 	}

@@ -66,6 +66,8 @@ wh_page_age(double seconds)
 		return psprintf("%d s", (int) s);
 	if (s < 90 * 60)
 		return psprintf("%d min", (int) (s / 60));
+	if (s < 10 * 3600 && s % 3600 >= 60)
+		return psprintf("%d h %d min", (int) (s / 3600), (int) (s % 3600 / 60));
 	if (s < 48 * 3600)
 		return psprintf("%d h", (int) (s / 3600));
 	return psprintf("%d days", (int) (s / 86400));
