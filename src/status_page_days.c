@@ -135,22 +135,32 @@ describe_counts(const WhPageUnit *unit, bool only_trouble)
 }
 
 static void
-put_status(const WhPageUnit *unit, StringInfo out)
+add_word(StringInfo words, const char *word)
 {
-	const char *trouble = describe_counts(unit, true);
+	if (word[0] != '\0')
+		appendStringInfo(words, "%s%s", words->len > 0 ? ", " : "", word);
+}
 
+/* How far the data goes is said where nothing else is wrong, or where it does not go to yesterday. */
+static void
+put_status(const WhPage *page, const WhPageUnit *unit)
+{
+	StringInfoData words;
+
+	initStringInfo(&words);
 	if (!unit->active)
-		appendStringInfoString(out, "<b>paused or ended</b> ");
+		add_word(&words, "paused or ended");
 	if (unit->set_aside)
-		appendStringInfoString(out, "<b>set aside</b> ");
+		add_word(&words, "set aside");
 	if (unit->freshness >= WH_AT_RISK)
-		appendStringInfo(out, "<b>%s</b> ", unit->freshness == WH_STALE ? "stale" : "at risk");
-	if (trouble[0] != '\0')
-		appendStringInfo(out, "<b>%s</b> ", trouble);
-	if (unit->data_through != NULL)
-		appendStringInfo(out, "through %s", unit->data_through);
-	else
-		appendStringInfoString(out, "nothing published");
+		add_word(&words, unit->freshness == WH_STALE ? "stale" : "at risk");
+	add_word(&words, describe_counts(unit, true));
+	if (words.len > 0)
+		appendStringInfo(page->out, "<b>%s</b> ", words.data);
+	if (unit->data_through == NULL)
+		appendStringInfoString(page->out, "nothing published");
+	else if (words.len == 0 || strcmp(unit->data_through, wh_date_text(page->today - 1)) < 0)
+		appendStringInfo(page->out, "through <span>%s</span>", unit->data_through);
 }
 
 static char *
@@ -171,7 +181,7 @@ put_row(const WhPage *page, const WhPageUnit *unit)
 					 row_name(unit), page->ndays * CELL, HEIGHT, words[0] == '\0' ? "no day expected" : words);
 	put_runs(page, unit, page->out);
 	appendStringInfoString(page->out, "</svg><span class=\"s\">");
-	put_status(unit, page->out);
+	put_status(page, unit);
 	appendStringInfoString(page->out, "</span></li>");
 }
 

@@ -75,7 +75,7 @@ static const char *const grid =
 	".grid li{padding:1px 0}"
 	".grid svg{width:100%;height:1.05rem;display:block}"
 	".n{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}"
-	".s{overflow-wrap:anywhere}.s b{color:var(--bad);font-weight:600}"
+	".s{overflow-wrap:anywhere}.s span{white-space:nowrap}.s b{color:var(--bad);font-weight:600}"
 	".legend svg{width:2.2rem;height:1rem;vertical-align:-.15rem}"
 	".months{position:relative;height:.9rem;display:block}"
 	".months i{position:absolute;font-style:normal;border-left:1px solid var(--soft);padding-left:.2rem;line-height:1}"
