@@ -76,6 +76,7 @@ typedef struct WhPage
 	int			nunits;
 	WhPageUnit *units;			/* by template, tenant and schema */
 	int64		count[WH_PAGE_DAYS];	/* of all units */
+	int			ntitles;		/* runs of days that were given one */
 } WhPage;
 
 /* status_page_units.c */

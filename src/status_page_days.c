@@ -28,6 +28,9 @@
 /* Runs of a row that have a title of their own. */
 #define MAX_TITLES 24
 
+/* And of all rows: what is wrong everywhere must not make the page huge. */
+#define MAX_TITLES_OF_PAGE 2000
+
 /* What is drawn in which class and pattern. */
 static const char classes[WH_PAGE_DAYS] = {'-', 'l', 'c', 's', 'r', 'f', 'm', 'q', 't'};
 
@@ -83,7 +86,7 @@ title_of_run(const WhPage *page, WhPageDay day, int start, int length)
 }
 
 static void
-put_runs(const WhPage *page, const WhPageUnit *unit, StringInfo out)
+put_runs(WhPage *page, const WhPageUnit *unit, StringInfo out)
 {
 	StringInfoData paths[WH_PAGE_DAYS];
 	int			ntitles = 0;
@@ -100,8 +103,10 @@ put_runs(const WhPage *page, const WhPageUnit *unit, StringInfo out)
 		if (day == WH_DAY_NONE)
 			continue;
 		add_run(&paths[day], day, start, length);
-		if (is_trouble(day) && ntitles++ < MAX_TITLES)
+		if (is_trouble(day) && ntitles < MAX_TITLES && page->ntitles < MAX_TITLES_OF_PAGE)
 		{
+			ntitles++;
+			page->ntitles++;
 			put_path(out, day, paths[day].data, title_of_run(page, day, start, length));
 			resetStringInfo(&paths[day]);
 		}
@@ -172,7 +177,7 @@ row_name(const WhPageUnit *unit)
 }
 
 static void
-put_row(const WhPage *page, const WhPageUnit *unit)
+put_row(WhPage *page, const WhPageUnit *unit)
 {
 	const char *words = describe_counts(unit, false);
 
@@ -212,7 +217,7 @@ put_months(const WhPage *page)
 
 /* Rows of the template's units that do, or do not, need a look; how many are left out. */
 static int
-put_rows(const WhPage *page, int first, int end, bool trouble, int *room)
+put_rows(WhPage *page, int first, int end, bool trouble, int *room)
 {
 	int			left_out = 0;
 
@@ -241,7 +246,7 @@ count_trouble(const WhPage *page, int first, int end)
 }
 
 static void
-put_template(const WhPage *page, int first, int end, int *room_for_trouble, int *room_for_others)
+put_template(WhPage *page, int first, int end, int *room_for_trouble, int *room_for_others)
 {
 	int			n = end - first;
 	int			ntrouble = count_trouble(page, first, end);
@@ -275,7 +280,7 @@ end_of_template(const WhPage *page, int first)
 }
 
 static void
-put_templates(const WhPage *page)
+put_templates(WhPage *page)
 {
 	int			ntrouble = count_trouble(page, 0, page->nunits);
 	int			room_for_trouble = MAX_ROWS;
