@@ -81,6 +81,7 @@ CREATE TABLE _wh.mv_templates (
 	view_oid oid,
 	isolated_view_oid oid,
 	tree_oid oid,
+	unadopted_schemas text[] NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT mv_templates_suspect_factor_is_at_least_1
@@ -119,6 +120,7 @@ COMMENT ON COLUMN _wh.mv_templates.version IS 'Counts the changes of query, colu
 COMMENT ON COLUMN _wh.mv_templates.view_oid IS 'The public view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.mv_templates.isolated_view_oid IS 'The isolated view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.mv_templates.tree_oid IS 'The root of the partition tree that we made, or NULL';
+COMMENT ON COLUMN _wh.mv_templates.unadopted_schemas IS 'Schemas whose views of the old way the public view reads until adopt() is called for their tenants';
 COMMENT ON COLUMN _wh.mv_templates.created_at IS 'When the row was made';
 COMMENT ON COLUMN _wh.mv_templates.updated_at IS 'When the row was last changed';
 

@@ -18,7 +18,7 @@ my %class_of_function = (
 	(map { $_ => 'helper' } qw(relation_tier first_day_of_query)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
-		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout
+		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout adopt plan_adopt
 		get_tenant_connection_string check_tenant check_template
 		grant_tenant_reader revoke_tenant_reader apply_grants grant_operator revoke_operator
 		fetch_day create_mv_from_template update_mv_by_template update_mv_window_by_template
