@@ -27,6 +27,7 @@ extern int	wh_worker_idle_timeout; /* ms */
 extern int	wh_history_days;
 extern int	wh_log_min_duration;	/* ms; -1: no job */
 extern int	wh_audit_days;
+extern char *wh_status_page_file;	/* empty: none */
 extern char *wh_key_file;		/* empty: none */
 extern char *wh_password_command;	/* empty: none */
 extern char *wh_timezone;
