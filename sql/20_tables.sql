@@ -132,6 +132,20 @@ CREATE TABLE _wh.tenant_templates (
 	part_oid oid,
 	locks bigint NOT NULL DEFAULT 0,
 	refused_days bigint NOT NULL DEFAULT 0,
+	members bigint NOT NULL DEFAULT 0,
+	locks_unfiltered bigint NOT NULL DEFAULT 0,
+	day_relations bigint NOT NULL DEFAULT 0,
+	day_rows bigint NOT NULL DEFAULT 0,
+	day_bytes bigint NOT NULL DEFAULT 0,
+	day_tablespaces text[] NOT NULL DEFAULT '{}',
+	month_relations bigint NOT NULL DEFAULT 0,
+	month_rows bigint NOT NULL DEFAULT 0,
+	month_bytes bigint NOT NULL DEFAULT 0,
+	month_tablespaces text[] NOT NULL DEFAULT '{}',
+	year_relations bigint NOT NULL DEFAULT 0,
+	year_rows bigint NOT NULL DEFAULT 0,
+	year_bytes bigint NOT NULL DEFAULT 0,
+	year_tablespaces text[] NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (tenant_name, template_name, target_schema),
 	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema)
@@ -151,8 +165,22 @@ COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
 COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded, or seen to be unchanged';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
-COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
+COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, of partitions one for the last 30 days, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
+COMMENT ON COLUMN _wh.tenant_templates.members IS 'Relations that its view reads, leaves of partitions each by itself, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.locks_unfiltered IS 'Locks of a query of the tenant view without a condition, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_relations IS 'Day relations that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.day_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.day_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.month_relations IS 'Tables of months that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.month_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.month_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.month_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.year_relations IS 'Tables of years that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.year_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.year_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.year_tablespaces IS 'Names of the tablespaces they were in';
 COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
 
 CREATE TABLE _wh.tenant_readers (

@@ -8,14 +8,13 @@ use warnings;
 use Test::More;
 use WhTest;
 
-# admin: the admin role alone. operator: operators too. helper: what the status
-# views are made of, without rights of its own. everybody: whoever can name it.
+# admin: the admin role alone. operator: operators too. everybody: whoever can
+# name it.
 my %class_of_function = (
 	(map { $_ => 'operator' } qw(
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
 		pause resume pause_tenant resume_tenant pause_backfill resume_backfill
-		create_mv_name current_date_utc worker_slots is_quiet lock_budget lock_advice count_locks)),
-	(map { $_ => 'helper' } qw(relation_tier first_day_of_query)),
+		create_mv_name current_date_utc worker_slots is_quiet lock_budget lock_advice)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout
@@ -26,7 +25,8 @@ my %class_of_function = (
 		create_combined_table_from_template_by_month create_combined_table_from_template_by_year
 		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone
 		rotate_key set_password_from_file seal_password audit_change guard_audit_log
-		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config)));
+		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config
+		relation_tier first_day_of_query)));
 my %class_of_relation = (
 	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health)),
 	(map { $_ => 'admin' } qw(
@@ -163,7 +163,7 @@ foreach my $role ('phood_ro', 'tenant_reader', 'stranger', 'operator')
 {
 	foreach my $with_usage ($role eq 'operator' ? 1 : (0, 1))
 	{
-		my $may = $role eq 'operator' ? qr/^(?:operator|helper|everybody)$/ : $with_usage ? qr/^everybody$/ : qr/^$/;
+		my $may = $role eq 'operator' ? qr/^(?:operator|everybody)$/ : $with_usage ? qr/^everybody$/ : qr/^$/;
 		my @objects = ((map { { %$_, class => $class_of_function{ $_->{name} }, what => $_->{signature} } } functions()),
 			(map { { %$_, class => $class_of_relation{ $_->{name} }, what => $_->{name} } } relations()),
 			(map { { call => "SELECT x::text FROM $_ x", class => 'admin', what => $_ } } trees()));
