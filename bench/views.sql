@@ -146,7 +146,26 @@ WHERE n.nspname = s.target_schema AND c.relname = s.template_name;
 UPDATE _wh.mv_templates t SET view_oid = c.oid FROM pg_class c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relname = t.template_name;
 
-ANALYZE _wh.day_loads, _wh.schedules;
+-- ---- what publications would have counted ----
+
+UPDATE _wh.tenant_templates s SET days = c.days, days_since_start = c.days, rows = c.rows, bytes = c.bytes,
+	data_through = c.data_through, last_success = c.last_success
+FROM (SELECT template_name, target_schema, count(*) FILTER (WHERE in_views) AS days, sum(rows) AS rows, sum(bytes) AS bytes,
+		max(target_date) FILTER (WHERE in_views) AS data_through, max(loaded_at) AS last_success
+	FROM _wh.day_loads GROUP BY 1, 2) c
+WHERE (s.template_name, s.target_schema) = (c.template_name, c.target_schema);
+UPDATE _wh.tenant_templates s SET members = c.members, locks = c.members + 1, locks_unfiltered = c.members + 1,
+	day_relations = c.d, day_rows = c.d * 2000, day_bytes = c.d * 350000, day_tablespaces = '{pg_default}',
+	month_relations = c.m, month_rows = c.m * 60000, month_bytes = c.m * 10000000,
+	month_tablespaces = CASE WHEN c.m > 0 THEN '{pg_default}' ELSE '{}' END::text[],
+	year_relations = c.y, year_rows = c.y * 730000, year_bytes = c.y * 120000000,
+	year_tablespaces = CASE WHEN c.y > 0 THEN '{pg_default}' ELSE '{}' END::text[]
+FROM (SELECT template_name, target_schema, count(*) AS members, count(*) FILTER (WHERE tier = 'day') AS d,
+		count(*) FILTER (WHERE tier = 'month') AS m, count(*) FILTER (WHERE tier = 'year') AS y
+	FROM relation GROUP BY 1, 2) c
+WHERE (s.template_name, s.target_schema) = (c.template_name, c.target_schema);
+
+ANALYZE _wh.day_loads, _wh.schedules, _wh.tenant_templates;
 
 -- ---- the queue and its history ----
 
