@@ -111,12 +111,12 @@ CREATE FUNCTION pg_temp.make_relations() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	schema record;
 BEGIN
-	FOR schema IN SELECT n.oid, n.nspname, n.nspowner FROM pg_namespace n WHERE n.nspname IN (SELECT tenant_name FROM _wh.tenant_connections)
+	FOR schema IN SELECT n.oid, t.tenant_name, n.nspowner FROM pg_namespace n JOIN _wh.tenant_connections t ON t.tenant_name = n.nspname
 	LOOP
 		INSERT INTO pg_class
 		SELECT r.relation_oid, r.relation, schema.oid, 0, 0, schema.nspowner, 2, r.relation_oid, 0, 1, 1, 0, 0, true, false, 'p', 'm',
 			2, 0, false, false, false, false, false, true, 'n', false, 0, pg_current_xact_id()::text::xid, '1', NULL, NULL, NULL
-		FROM relation r WHERE r.target_schema = schema.nspname;
+		FROM relation r WHERE r.target_schema = schema.tenant_name;
 	END LOOP;
 END
 $$;

@@ -44,7 +44,8 @@ COMMENT ON VIEW _wh.tenant_health IS
 'A row per tenant: closed (all is well, or it failed once or twice), open (it keeps refusing connections and is not asked before retry_at) or half-open (one job may find out whether it can be reached again)';
 
 -- The order of the cases is that in which the launcher looks.  Only a refresh
--- reads its tenant, and so waits for it.
+-- reads its tenant, and so waits for it. OFFSET 0: the health of a tenant is
+-- looked up where it matters, so that the newest jobs are read by their index.
 CREATE VIEW _wh.job_status AS
 SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.target_date, j.backfill_id,
 	s.name AS schedule, j.reason,
@@ -69,7 +70,8 @@ FROM _wh.jobs j
 LEFT JOIN _wh.schedules s ON s.schedule_id = j.schedule_id
 LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id
 LEFT JOIN _wh.tenant_connections c ON j.kind = 'refresh' AND c.tenant_name = j.tenant_name
-LEFT JOIN _wh.tenant_health h ON h.tenant_name = c.tenant_name
+LEFT JOIN LATERAL (SELECT t.state FROM _wh.tenant_health t
+		WHERE j.state = 'queued' AND t.tenant_name = c.tenant_name OFFSET 0) h ON true
 LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE priority >= 40) AS backfills
 		FROM _wh.jobs WHERE state = 'running' AND kind = 'refresh' GROUP BY 1) r
 	ON r.tenant_name = c.tenant_name
@@ -100,15 +102,13 @@ FROM (
 			count(*) FILTER (WHERE q.state = 'failed') AS days_failed,
 			count(*) FILTER (WHERE q.state = 'running') AS days_running,
 			min(q.started_at) AS started_at,
-			coalesce(sum(d.rows), 0)::bigint AS rows,
-			coalesce(sum(d.bytes), 0)::bigint AS bytes
+			coalesce(sum(q.rows), 0)::bigint AS rows,
+			coalesce(sum(q.bytes), 0)::bigint AS bytes
 		FROM _wh.jobs q
-		LEFT JOIN _wh.day_loads d ON d.template_name = q.template_name AND d.target_schema = q.target_schema
-			AND d.target_date = q.target_date AND d.job_id = q.job_id
 		WHERE q.backfill_id = b.backfill_id AND q.kind = 'refresh') j
 ) p
 ORDER BY p.backfill_id;
-COMMENT ON VIEW _wh.backfill_progress IS 'A row per backfill: days done, failed and running, rows, bytes on disk, a bar for \watch and an estimated end';
+COMMENT ON VIEW _wh.backfill_progress IS 'A row per backfill: days done, failed and running, the rows and bytes on disk that it loaded, a bar for \watch and an estimated end';
 
 CREATE VIEW _wh.data_freshness AS
 SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through, s.last_success,
@@ -173,10 +173,10 @@ SELECT v.template_name, v.target_schema, v.tenant_name, v.members,
 	v.locks::bigint AS locks_per_query, v.locks_unfiltered::bigint AS locks_unfiltered,
 	b.lock_budget, b.lock_budget / greatest(v.locks::bigint, 1) AS readers_at_once,
 	NOT v.refuses AS readable, v.refused_days,
-	(SELECT octet_length(r.ev_action::text) FROM pg_rewrite r
-		WHERE r.ev_class = v.view_oid AND r.rulename = '_RETURN') AS definition_bytes,
+	octet_length(r.ev_action::text) AS definition_bytes,
 	_wh.lock_advice(v.locks::bigint, v.refused_days, v.refuses) AS advice
 FROM every_view v
 CROSS JOIN (SELECT _wh.lock_budget() AS lock_budget) b
+LEFT JOIN pg_rewrite r ON r.ev_class = v.view_oid AND r.rulename = '_RETURN'
 ORDER BY v.template_name, v.target_schema = 'public', v.target_schema;
 COMMENT ON VIEW _wh.union_health IS 'A row per tenant view and public view (target_schema public): the relations or tenant views it reads, the locks that a query takes (of partitions: one for the last 30 days), the locks that the server has, how many such queries fit at once, and what to do, NULL when all is well; counted at the last publication of each tenant view';

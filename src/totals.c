@@ -24,7 +24,8 @@
 
 /*
  * Of each relation of the ledger that is under its name what it takes.  OFFSET
- * 0: look-ups by OID, whatever the planner thinks of the size of the catalogs.
+ * 0: look-ups by OID, whatever the planner thinks of the size of the catalogs,
+ * and each of them once, not for every sum that it is in.
  * A relation with a parent is a leaf of a partition tree.
  */
 #define RELATIONS_SQL \
@@ -41,7 +42,8 @@
 "         GROUP BY d.relation_oid, d.relation) r" \
 " CROSS JOIN LATERAL (SELECT coalesce(nullif(p.reltablespace, 0), $3) AS tablespace," \
 "          p.relispartition AS is_leaf FROM pg_catalog.pg_class p" \
-"    WHERE p.oid = r.relation_oid AND p.relname = r.relation OFFSET 0) c"
+"    WHERE p.oid = r.relation_oid AND p.relname = r.relation OFFSET 0) c" \
+" OFFSET 0"
 
 #define TIER_SQL(tier) \
 " pg_catalog.count(*) FILTER (WHERE r.tier = '" tier "') AS " tier "_relations," \

@@ -8,13 +8,14 @@ use warnings;
 use Test::More;
 use WhTest;
 
-# admin: the admin role alone. operator: operators too. everybody: whoever can
-# name it.
+# admin: the admin role alone. operator: operators too. helper: what the status
+# views are made of, without rights of its own. everybody: whoever can name it.
 my %class_of_function = (
 	(map { $_ => 'operator' } qw(
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
 		pause resume pause_tenant resume_tenant pause_backfill resume_backfill
-		create_mv_name current_date_utc worker_slots is_quiet lock_budget lock_advice)),
+		create_mv_name current_date_utc worker_slots is_quiet lock_budget)),
+	(map { $_ => 'helper' } qw(lock_advice)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout
@@ -163,7 +164,7 @@ foreach my $role ('phood_ro', 'tenant_reader', 'stranger', 'operator')
 {
 	foreach my $with_usage ($role eq 'operator' ? 1 : (0, 1))
 	{
-		my $may = $role eq 'operator' ? qr/^(?:operator|everybody)$/ : $with_usage ? qr/^everybody$/ : qr/^$/;
+		my $may = $role eq 'operator' ? qr/^(?:operator|helper|everybody)$/ : $with_usage ? qr/^everybody$/ : qr/^$/;
 		my @objects = ((map { { %$_, class => $class_of_function{ $_->{name} }, what => $_->{signature} } } functions()),
 			(map { { %$_, class => $class_of_relation{ $_->{name} }, what => $_->{name} } } relations()),
 			(map { { call => "SELECT x::text FROM $_ x", class => 'admin', what => $_ } } trees()));
