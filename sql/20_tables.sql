@@ -133,6 +133,7 @@ CREATE TABLE _wh.tenant_templates (
 	locks bigint NOT NULL DEFAULT 0,
 	refused_days bigint NOT NULL DEFAULT 0,
 	members bigint NOT NULL DEFAULT 0,
+	reads_part boolean NOT NULL DEFAULT false,
 	locks_unfiltered bigint NOT NULL DEFAULT 0,
 	day_relations bigint NOT NULL DEFAULT 0,
 	day_rows bigint NOT NULL DEFAULT 0,
@@ -168,6 +169,7 @@ COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tr
 COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, of partitions one for the last 30 days, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
 COMMENT ON COLUMN _wh.tenant_templates.members IS 'Relations that its view reads, leaves of partitions each by itself, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.reads_part IS 'Whether its view reads its part of the partition tree, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.locks_unfiltered IS 'Locks of a query of the tenant view without a condition, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.day_relations IS 'Day relations that are there, in the views or not, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.day_rows IS 'Their rows';

@@ -157,7 +157,7 @@ WITH public_view AS (
 			EXISTS (SELECT FROM pg_depend p WHERE p.classid = 'pg_rewrite'::regclass AND p.objid = r.oid
 				AND p.refclassid = 'pg_class'::regclass AND p.refobjid = t.tree_oid) AS reads_tree) d
 	LEFT JOIN (
-		SELECT s.template_name, count(*) AS members, count(s.part_oid) AS parts, sum(s.locks) AS locks,
+		SELECT s.template_name, count(*) AS members, count(*) FILTER (WHERE s.reads_part) AS parts, sum(s.locks) AS locks,
 			sum(s.locks_unfiltered) AS locks_unfiltered
 		FROM _wh.tenant_templates s WHERE s.view_oid IS NOT NULL GROUP BY 1) g USING (template_name)
 	CROSS JOIN LATERAL (SELECT coalesce(g.members, 0) AS members, coalesce(g.parts, 0) AS parts, coalesce(g.locks, 0) AS locks,

@@ -63,10 +63,18 @@
 " coalesce(pg_catalog.sum(r.locks) FILTER (WHERE r.in_views AND (r.is_recent OR NOT r.is_leaf)), 0)::pg_catalog.int8 AS locks," \
 " coalesce(pg_catalog.sum(r.locks) FILTER (WHERE r.in_views), 0)::pg_catalog.int8 AS locks_unfiltered"
 
-#define LOCKS_BESIDES "1 + CASE WHEN s.part_oid IS NULL THEN 0 ELSE 2 END"
+#define LOCKS_BESIDES "1 + CASE WHEN c.reads_part THEN 2 ELSE 0 END"
+
+/* Of a layout that was left the part stays, and no view reads it. */
+#define READS_PART_SQL \
+" EXISTS (SELECT FROM _wh.tenant_templates v" \
+"   JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.view_oid" \
+"   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid" \
+"    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = v.part_oid" \
+"  WHERE v.template_name = $1 AND v.target_schema = $2 AND v.part_oid IS NOT NULL) AS reads_part"
 
 #define OF_TIER(row, tier) row "." tier "_relations, " row "." tier "_rows, " row "." tier "_bytes, " row "." tier "_tablespaces"
-#define TOTALS(row) OF_TIER(row, "day") ", " OF_TIER(row, "month") ", " OF_TIER(row, "year") ", " row ".members"
+#define TOTALS(row) OF_TIER(row, "day") ", " OF_TIER(row, "month") ", " OF_TIER(row, "year") ", " row ".members, " row ".reads_part"
 
 /* A row that would be the same is left alone: it would only have to be vacuumed. */
 void
@@ -80,9 +88,9 @@ wh_totals_count(const char *template_name, const char *schema)
 			 " (day_relations, day_rows, day_bytes, day_tablespaces,"
 			 "  month_relations, month_rows, month_bytes, month_tablespaces,"
 			 "  year_relations, year_rows, year_bytes, year_tablespaces,"
-			 "  members, locks, locks_unfiltered) ="
+			 "  members, reads_part, locks, locks_unfiltered) ="
 			 " (" TOTALS("c") ", c.locks + " LOCKS_BESIDES ", c.locks_unfiltered + " LOCKS_BESIDES ")"
-			 " FROM (SELECT" TIER_SQL("day") "," TIER_SQL("month") "," TIER_SQL("year") "," LOCKS_SQL
+			 " FROM (SELECT" TIER_SQL("day") "," TIER_SQL("month") "," TIER_SQL("year") "," LOCKS_SQL "," READS_PART_SQL
 			 "         FROM (" RELATIONS_SQL ") r) c"
 			 " WHERE s.template_name = $1 AND s.target_schema = $2"
 			 "   AND (" TOTALS("s") ", s.locks, s.locks_unfiltered) IS DISTINCT FROM"
