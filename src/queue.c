@@ -334,8 +334,11 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	WhArg		args[] = {WH_INT8(job->job_id)};
 
 	wh_spi_begin();
-	if (wh_query("UPDATE _wh.jobs SET state = 'succeeded', finished_at = clock_timestamp(),"
-				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL"
+	if (wh_query("UPDATE _wh.jobs j SET state = 'succeeded', finished_at = clock_timestamp(),"
+				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL,"
+				 " (rows, bytes) = (SELECT d.rows, d.bytes FROM _wh.day_loads d"
+				 "   WHERE j.kind = 'refresh' AND d.template_name = j.template_name"
+				 "     AND d.target_schema = j.target_schema AND d.target_date = j.target_date AND d.job_id = j.job_id)"
 				 " WHERE job_id = $1 AND state = 'running'", 1, args) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
