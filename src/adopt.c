@@ -86,7 +86,7 @@ read_request(WhAdoption *adoption)
 				 errmsg("schema \"%s\" does not exist", adoption->schema),
 				 errhint("Give the schema that holds what is to be taken over.")));
 	adoption->admin = get_role_oid(wh_admin_role, false);
-	adoption->may_own = superuser_arg(GetOuterUserId());
+	adoption->may_own = superuser_arg(adoption->caller);
 }
 
 static void
@@ -256,10 +256,10 @@ check_obstacles(const WhAdoption *adoption)
 /* ---- taking over ---- */
 
 void
-wh_adopt_become_caller(WhAdoptCaller *saved)
+wh_adopt_become_caller(const WhAdoption *adoption, WhAdoptCaller *saved)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->context);
-	SetUserIdAndSecContext(GetOuterUserId(),
+	SetUserIdAndSecContext(adoption->caller,
 						   saved->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
@@ -269,19 +269,24 @@ wh_adopt_become_admin(const WhAdoptCaller *saved)
 	SetUserIdAndSecContext(saved->user, saved->context);
 }
 
-/* Readers feel it, so it is done only for what belongs to somebody else. */
+/*
+ * Readers feel it, so it is done only for what belongs to somebody else.  Who
+ * had it goes on reading it, and so do the views that he made of it.
+ */
 static void
-own(Oid relid, Oid owner, Oid admin)
+own(const WhAdoption *adoption, Oid relid, Oid owner)
 {
 	WhAdoptCaller saved;
 
-	if (owner == admin)
+	if (owner == adoption->admin)
 		return;
 	wh_politely_lock(relid);
-	wh_adopt_become_caller(&saved);
-	ATExecChangeOwner(relid, admin, false, AccessExclusiveLock);
+	wh_adopt_become_caller(adoption, &saved);
+	ATExecChangeOwner(relid, adoption->admin, false, AccessExclusiveLock);
 	wh_adopt_become_admin(&saved);
 	CommandCounterIncrement();
+	if (!superuser_arg(owner))
+		wh_utility("GRANT SELECT ON %s TO %s", wh_relation_name(relid), wh_quote(GetUserNameFromId(owner, false)));
 }
 
 /* As readers lock them. */
@@ -292,10 +297,10 @@ own_all(const WhAdoption *adoption)
 
 	for (int i = 0; i < lengthof(views); i++)
 		if (OidIsValid(views[i]->relid) && !views[i]->is_ours)
-			own(views[i]->relid, views[i]->owner, adoption->admin);
+			own(adoption, views[i]->relid, views[i]->owner);
 	for (int i = 0; i < adoption->n; i++)
 		if (is_taken(&adoption->relations[i]))
-			own(adoption->relations[i].relid, adoption->relations[i].owner, adoption->admin);
+			own(adoption, adoption->relations[i].relid, adoption->relations[i].owner);
 }
 
 static Datum

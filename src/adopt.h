@@ -51,6 +51,7 @@ typedef struct WhAdoption
 	const char *tenant_name;
 	const char *schema;
 	bool		dry_run;
+	Oid			caller;			/* of the SQL function, who may be a superuser */
 
 	/* what there is */
 	Oid			admin;
@@ -91,14 +92,14 @@ extern void wh_adopt_read_views(WhAdoption *adoption);
  */
 extern void wh_adopt_define(Oid relid, const char *definition);
 
-/* Between the two, as the caller of the SQL function, who may be a superuser. */
+/* Between the two, as the caller of the SQL function. */
 typedef struct WhAdoptCaller
 {
 	Oid			user;
 	int			context;
 } WhAdoptCaller;
 
-extern void wh_adopt_become_caller(WhAdoptCaller *saved);
+extern void wh_adopt_become_caller(const WhAdoption *adoption, WhAdoptCaller *saved);
 extern void wh_adopt_become_admin(const WhAdoptCaller *saved);
 
 #endif

@@ -6,6 +6,10 @@
  * Looks also for jobs of pg_cron that would go on loading the same, as far as
  * the caller may see them; whether and when they go he decides.
  *
+ * The functions run as their caller and work as admin_role: what belongs to
+ * others a superuser may give away who called us himself.  Code that admin_role
+ * brought him to run, as admin_role, may not.
+ *
  * May not change anything itself but that row.  Locks: none of its own.
  */
 #include "postgres.h"
@@ -23,6 +27,7 @@
 #include "log_context.h"
 #include "sqlutil.h"
 #include "subscribe.h"
+#include "template_code.h"
 #include "tenant.h"
 #include "wh_worker.h"
 
@@ -135,9 +140,9 @@ report_view(const WhAdoption *adoption, const WhAdoptedView *view, const char *k
 /* ---- pg_cron ---- */
 
 static bool
-may_read_pg_cron(void)
+may_read_pg_cron(const WhAdoption *adoption)
 {
-	WhArg		args[] = {WH_OID(GetOuterUserId())};
+	WhArg		args[] = {WH_OID(adoption->caller)};
 
 	if (!OidIsValid(get_extension_oid("pg_cron", true)))
 		return false;
@@ -156,9 +161,9 @@ report_pg_cron(const WhAdoption *adoption, ReturnSetInfo *result)
 	uint64		n;
 
 	wh_spi_begin();
-	if (may_read_pg_cron())
+	if (may_read_pg_cron(adoption))
 	{
-		wh_adopt_become_caller(&saved);
+		wh_adopt_become_caller(adoption, &saved);
 		n = wh_query_once("SELECT coalesce(pg_catalog.to_jsonb(j) ->> 'jobname', 'job ' || j.jobid), j.jobid::text"
 						  "  FROM cron.job j"
 						  " WHERE j.database = pg_catalog.current_database()"
@@ -227,14 +232,16 @@ report(const WhAdoption *adoption, ReturnSetInfo *result)
 static Datum
 run(FunctionCallInfo fcinfo, bool dry_run)
 {
-	WhAdoption	adoption = {.dry_run = dry_run};
+	WhAdoption	adoption = {.dry_run = dry_run, .caller = GetUserId()};
 	TimestampTz started_at = GetCurrentTimestamp();
 	WhLogContext context = {.operation = dry_run ? "plan_adopt" : "adopt"};
+	WhRestricted restricted;
 
 	wh_require_preloaded();
 	wh_caller_require_admin(fcinfo);
 	if (!dry_run)
 		wh_audit_call(fcinfo);
+	wh_restricted_begin_as_admin(&restricted);
 	adoption.template_name = wh_tenant_text_arg(fcinfo, 0, "template_name");
 	adoption.tenant_name = wh_tenant_text_arg(fcinfo, 1, "tenant_name");
 	adoption.schema = PG_ARGISNULL(2) ?
@@ -251,6 +258,7 @@ run(FunctionCallInfo fcinfo, bool dry_run)
 		record(&adoption, started_at);
 	wh_log_context_pop(&context);
 	report(&adoption, (ReturnSetInfo *) fcinfo->resultinfo);
+	wh_restricted_end(&restricted);
 	return (Datum) 0;
 }
 

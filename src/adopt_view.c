@@ -169,6 +169,8 @@ read_view(Reading *reading, const WhAdoption *adoption)
 	view->owner = rel->rd_rel->relowner;
 	if (rel->rd_rel->relkind != RELKIND_VIEW)
 		complain(reading, "it is not a view");
+	else if (RelationHasSecurityInvoker(rel))
+		complain(reading, "it reads with the rights of who reads it (security_invoker), which a view of ours does not");
 	else
 	{
 		const char *problem = wh_adopt_columns_problem(RelationGetDescr(rel), reading->columns,
@@ -239,6 +241,22 @@ is_our_tenant_view(const WhAdoption *adoption, Oid relid)
 	return found;
 }
 
+/* Ours will read it as admin_role, not as whoever has the public view now. */
+static void
+check_may_read(const WhAdoption *adoption, Reading *reading, Oid relid)
+{
+	WhArg		args[] = {WH_OID(adoption->admin), WH_OID(relid), WH_OID(get_rel_namespace(relid))};
+	bool		may_read;
+
+	wh_spi_begin();
+	may_read = wh_query_bool("SELECT pg_catalog.has_table_privilege($1, $2, 'SELECT')"
+							 "  AND pg_catalog.has_schema_privilege($1, $3, 'USAGE')", lengthof(args), args);
+	wh_spi_end();
+	if (!may_read)
+		complain(reading, psprintf("it reads %s, for which role \"%s\" lacks SELECT, or USAGE of its schema",
+								   wh_relation_name(relid), GetUserNameFromId(adoption->admin, false)));
+}
+
 /* A view of its tenant, under the name of its schema. */
 static void
 check_public_member(WhAdoption *adoption, Reading *reading, Oid relid, const char *schema_name)
@@ -250,7 +268,10 @@ check_public_member(WhAdoption *adoption, Reading *reading, Oid relid, const cha
 	else if (strcmp(schema, schema_name) != 0)
 		complain(reading, psprintf("it calls rows of schema \"%s\" those of \"%s\"", schema, schema_name));
 	else if (strcmp(schema, adoption->schema) != 0 && !is_our_tenant_view(adoption, relid))
+	{
+		check_may_read(adoption, reading, relid);
 		adoption->other_schemas = lappend(adoption->other_schemas, schema);
+	}
 }
 
 static void

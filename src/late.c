@@ -171,6 +171,32 @@ wh_late_stage(const WhRefresh *refresh, WhRowSource source, void *arg)
 	return day;
 }
 
+/* ---- a table that was adopted ---- */
+
+/*
+ * Of such a table nothing but date_column says which day a row is of.  If that
+ * is another column since, rows of other days would go, and some stay twice: a
+ * look at all days tells.
+ */
+static void
+check_date_column(const WhTemplate *tmpl, const char *schema, const WhLateTable *table)
+{
+	Datum		relid = ObjectIdGetDatum(table->relid);
+	char	   *difference;
+
+	if (get_attnum(table->relid, WH_DATE_COLUMN) != InvalidAttrNumber ||
+		get_attnum(table->relid, WH_SCHEMA_NAME_COLUMN) != InvalidAttrNumber)
+		return;
+	difference = wh_combine_difference(tmpl, schema, table->relid, wh_oid_array(&relid, 1));
+	if (difference != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("by column \"%s\" table \"%s.%s\" does not have the days that the ledger says",
+						tmpl->date_column, schema, table->relname),
+				 errdetail("%s", difference),
+				 errhint("Set date_column of the template to what it was when the table was taken over, or mend the rows.")));
+}
+
 /* ---- a table that has to be remade ---- */
 
 static char *
@@ -213,6 +239,7 @@ remake(const WhRefresh *refresh, WhLateTable *table)
 	};
 
 	lock_table(refresh->schema, table, ShareRowExclusiveLock);
+	check_date_column(refresh->tmpl, refresh->schema, table);
 	wh_combine_fill(&combine);
 	table->remade = combine.relid;
 	check_remade(refresh, table);
@@ -434,6 +461,7 @@ bool
 wh_late_delete(const char *template_name, const char *schema, DateADT date)
 {
 	WhLateTable *table = wh_late_find(template_name, schema, date);
+	WhTemplate *tmpl;
 
 	if (table == NULL || !table->holds_day)
 		return false;
@@ -443,6 +471,8 @@ wh_late_delete(const char *template_name, const char *schema, DateADT date)
 		return false;
 	lock_table(schema, table, RowExclusiveLock);
 	wh_template_code_check_relation(table->relid);
-	(void) delete_rows(wh_template_read(template_name), schema, table->relid, date, expected_rows(table));
+	tmpl = wh_template_read(template_name);
+	check_date_column(tmpl, schema, table);
+	(void) delete_rows(tmpl, schema, table->relid, date, expected_rows(table));
 	return true;
 }

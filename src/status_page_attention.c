@@ -291,8 +291,9 @@ command_for_template(const WhPage *page, const char *template_name, const Troubl
 	else
 		appendStringInfo(&command, "SELECT target_schema, _wh.enqueue_backfill(template_name, tenant_name,"
 						 " greatest(start_date, '%s'), '%s', target_schema, '%s')"
-						 " FROM _wh.tenant_templates WHERE template_name = %s AND active;",
-						 wh_date_text(page->first), wh_date_text(page->today), trouble->mode, wh_html_literal(template_name));
+						 " FROM _wh.tenant_templates WHERE template_name = %s AND active AND start_date <= '%s';",
+						 wh_date_text(page->first), wh_date_text(page->today), trouble->mode, wh_html_literal(template_name),
+						 wh_date_text(page->today));
 	return command.data;
 }
 

@@ -32,7 +32,8 @@ read_failures(const WhPage *page)
 	};
 
 	return wh_query(
-		"SELECT f.template_name, min(f.tenant_name), min(f.target_schema), pg_catalog.count(*),"
+		"SELECT f.template_name, (min(ARRAY[f.tenant_name, f.target_schema]))[1],"
+		"  (min(ARRAY[f.tenant_name, f.target_schema]))[2], pg_catalog.count(*),"
 		"  min(f.target_date)::pg_catalog.text, max(f.target_date)::pg_catalog.text, f.cause,"
 		"  pg_catalog.to_char(max(f.at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),"
 		"  pg_catalog.to_char(min(f.again) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), f.retrying,"

@@ -195,9 +195,9 @@ read_loads(const WhPage *page, Loads *days)
 {
 	WhArg		args[] = {WH_DATE(page->today), WH_INT4(CHART_DAYS)};
 	int			n = wh_query(
-		"SELECT g.day::pg_catalog.date::pg_catalog.text, coalesce(r.loads, 0), coalesce(r.failures, 0),"
+		"SELECT g.day::pg_catalog.text, coalesce(r.loads, 0), coalesce(r.failures, 0),"
 		"  coalesce(r.rows, 0), coalesce(r.bytes, 0)"
-		"  FROM pg_catalog.generate_series($1 - $2 + 1, $1, interval '1 day') AS g(day)"
+		"  FROM (SELECT $1 - i AS day FROM pg_catalog.generate_series(0, $2 - 1) AS i) g"
 		"  LEFT JOIN (SELECT (h.end_time AT TIME ZONE 'UTC')::pg_catalog.date AS day,"
 		"      pg_catalog.count(*) FILTER (WHERE h.status = 'succeeded') AS loads,"
 		"      pg_catalog.count(*) FILTER (WHERE h.status IN ('failed', 'retrying')) AS failures,"
@@ -206,7 +206,7 @@ read_loads(const WhPage *page, Loads *days)
 		"    FROM _wh.job_run_details h"
 		"   WHERE h.end_time >= ($1 - $2 + 1)::pg_catalog.timestamp AT TIME ZONE 'UTC'"
 		"     AND h.command LIKE 'refresh % from % into %' AND h.status IN ('succeeded', 'failed', 'retrying')"
-		"   GROUP BY 1) r ON r.day = g.day::pg_catalog.date"
+		"   GROUP BY 1) r ON r.day = g.day"
 		" ORDER BY g.day", lengthof(args), args);
 
 	for (int i = 0; i < n; i++)

@@ -197,7 +197,11 @@ my @commands = texts('//h:section[@id="attention"]//h:code');
 cmp_ok(scalar(@commands), '>', 15, 'there is something to type');
 foreach my $command (@commands)
 {
-	my ($status, $out, $err) = $node->psql('postgres', encode_utf8("BEGIN;\n$command\nROLLBACK;"));
+	# beside a subscription that begins in the future
+	my ($status, $out, $err) = $node->psql('postgres', encode_utf8("BEGIN;\nSET LOCAL session_replication_role = replica;
+		INSERT INTO _wh.tenant_templates (tenant_name, template_name, target_schema, start_date)
+		SELECT min(c.tenant_name), t.template_name, 'later', date '$today' + 5 FROM _wh.tenant_connections c, _wh.mv_templates t GROUP BY 2;
+		SET LOCAL session_replication_role = origin;\n$command\nROLLBACK;"));
 
 	is($err, '', encode_utf8("it can be typed: $command"));
 	unlike($command, qr/[\x00-\x1f\x{202e}]/, 'and shows what it is');
@@ -260,5 +264,11 @@ sql($node, q{CREATE ROLE operator LOGIN; CREATE ROLE stranger LOGIN; GRANT USAGE
 is(sql($node, q{SET SESSION AUTHORIZATION operator; SELECT _wh.status_page() LIKE '<!DOCTYPE html>%'}), 't', 'an operator may look at the page');
 fails_with($node, 'SET SESSION AUTHORIZATION operator; SELECT _wh.write_status_page()', '42501', qr/permission denied/, 'but not write the file');
 fails_with($node, 'SET SESSION AUTHORIZATION stranger; SELECT _wh.status_page()', '42501', qr/permission denied/, 'others may not look');
+
+# ---- a zone in which a day begins at one -------------------------------
+
+# In Cairo that was on 2024-04-26.
+step_clock($node, '2024-05-01 12:00');
+is(sql($node, q{SET timezone = 'Africa/Cairo'; SELECT count(*) || ' ' || min(m[1]) || ' ' || max(m[1]) FROM regexp_matches(_wh.status_page(), '<tr><th scope="row">(2024-[0-9-]+)</th>', 'g') m}), '14 2024-04-18 2024-05-01', 'throughput has 14 days up to today in any zone');
 
 done_testing();
