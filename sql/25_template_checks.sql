@@ -44,7 +44,7 @@ CREATE TRIGGER notify_config
 	ON _wh.tenant_templates FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
 COMMENT ON TRIGGER notify_config ON _wh.tenant_templates IS 'Tells the launcher';
 CREATE TRIGGER notify_config
-	AFTER INSERT OR DELETE OR UPDATE OF paused
+	AFTER INSERT OR DELETE OR UPDATE OF paused, identity
 	ON _wh.warehouse FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
 COMMENT ON TRIGGER notify_config ON _wh.warehouse IS 'Tells the launcher';
 

@@ -29,7 +29,7 @@ static const char *const operator_functions[] = {
 	"enqueue_backfill", "plan_backfill", "wait_for_backfill", "cancel_backfill", "cancel_job", "retry_failed",
 	"pause", "resume", "pause_tenant", "resume_tenant", "pause_backfill", "resume_backfill",
 	"create_mv_name", "current_date_utc",
-	"worker_slots", "is_quiet", "relation_tier",
+	"worker_slots", "is_quiet", "relation_tier", "pause_reason",
 	"lock_budget", "lock_advice", "count_locks", "first_day_of_query"
 };
 
