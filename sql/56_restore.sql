@@ -17,7 +17,7 @@ CREATE FUNCTION _wh.rebuild_entire_warehouse() RETURNS jsonb
 	LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_rebuild_entire_warehouse';
 COMMENT ON FUNCTION _wh.rebuild_entire_warehouse() IS
-	'Enqueues a backfill, newest day first, for every active subscription that lacks days: those that the ledger knows, and those from its start_date on. Returns {"backfills": [{"backfill_id", "template_name", "tenant_name", "target_schema", "start_date", "end_date", "days"}, …], "days": all of them}; the view backfill_progress says when they will end. What is there is not loaded again, so that it can be called again. Errors: 55000 the warehouse is a copy that waits for confirm_warehouse()';
+	'Enqueues a backfill, newest day first, for every active subscription that lacks days: those that the ledger knows, and those from its start_date on. Returns {"backfills": [{"backfill_id", "template_name", "tenant_name", "target_schema", "start_date", "end_date", "days"}, …], "days": all of them}; the view backfill_progress says when they will end. What is there is not loaded again, so that it can be called again. Errors: 42501 the caller has not the rights of the admin role, 55000 the warehouse is a copy that waits for confirm_warehouse()';
 
 -- As whoever writes the rows: a restore does.
 CREATE FUNCTION _wh.note_restore() RETURNS trigger LANGUAGE c

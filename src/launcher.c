@@ -27,8 +27,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "audit.h"
 #include "backfill.h"
 #include "due.h"
@@ -36,6 +36,7 @@
 #include "identity.h"
 #include "launcher.h"
 #include "log_context.h"
+#include "log_event.h"
 #include "missing.h"
 #include "queue.h"
 #include "ready.h"
@@ -43,6 +44,7 @@
 #include "status.h"
 #include "supervisor.h"
 #include "upkeep.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
 
@@ -392,11 +394,7 @@ complain_of_shortage(void)
 {
 	wh_status_error("no background worker slot is free; increase max_worker_processes");
 	if (!shortage_logged)
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("wh_worker cannot start a worker in database \"%s\": no background worker slot is free",
-						my_database),
-				 errhint("Increase max_worker_processes.")));
+		wh_log_no_process(my_database);
 	shortage_logged = true;
 	wake_within(SHORTAGE_MS);
 }
@@ -697,10 +695,8 @@ have_extension(void)
 		return true;
 	}
 	if (!complained)
-		ereport(LOG,
-				(errmsg("wh_worker waits in database \"%s\": extension \"wh_worker\" is not created",
-						my_database),
-				 errhint("Run CREATE EXTENSION wh_worker there.")));
+		wh_log_launcher_waits(my_database, "extension \"wh_worker\" is not created",
+							  "Run CREATE EXTENSION wh_worker there.");
 	complained = true;
 	need_reread = true;
 	wh_status_error("extension \"wh_worker\" is not created in this database");
@@ -825,8 +821,9 @@ rest(void)
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at);
 
 	pgstat_report_stat(false);
+	wh_activity_cycle(false);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(ms, REREAD_MS), PG_WAIT_EXTENSION);
+					 Min(ms, REREAD_MS), wh_wait_event(WH_WAIT_LAUNCHER_MAIN));
 	ResetLatch(MyLatch);
 	/* A cancel that came while we slept has nothing to cancel. */
 	QueryCancelPending = false;
@@ -866,14 +863,17 @@ wh_launcher_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	wh_ready_reset();
 	wh_missing_watch();
+	wh_log_process_started("launcher", my_database);
 
 	for (;;)
 	{
 		MemoryContextSwitchTo(cycle_context);
 		MemoryContextReset(cycle_context);
 		wake_at = DT_NOEND;
+		wh_activity_cycle(true);
 		if (guarded_cycle())
-			return;
+			break;
 		rest();
 	}
+	wh_log_process_stopped("launcher", my_database);
 }

@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 
 #include "audit.h"
+#include "caller.h"
 #include "clock.h"
 #include "identity.h"
 #include "retention.h"
@@ -130,6 +131,7 @@ wh_sql_rebuild_entire_warehouse(PG_FUNCTION_ARGS)
 	MemoryContext caller = CurrentMemoryContext;
 
 	wh_require_preloaded();
+	wh_caller_require_admin(fcinfo);
 	wh_audit_call(fcinfo);
 	wh_spi_begin();
 	require_confirmed();

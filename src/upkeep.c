@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "audit.h"
+#include "log_event.h"
 #include "missing.h"
 #include "queue.h"
 #include "sqlutil.h"
@@ -52,7 +53,8 @@ notice_missing_days(MemoryContext context)
 	last_notice = now;
 	wh_begin_transaction();
 	foreach(cell, wh_missing_notice_changed())
-		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
+		if (wh_queue_enqueue_publish(lfirst(cell), 0))
+			wh_log_relations_missing(lfirst(cell));
 	wh_commit_transaction(context);
 	wh_missing_committed();
 }

@@ -19,6 +19,7 @@
 #include "identity.h"
 #include "key_file.h"
 #include "listen.h"
+#include "metrics.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -121,6 +122,7 @@ request_shared_memory(void)
 	if (previous_shmem_request)
 		previous_shmem_request();
 	wh_status_request();
+	wh_metrics_request();
 }
 
 static void
@@ -129,6 +131,7 @@ start_shared_memory(void)
 	if (previous_shmem_startup)
 		previous_shmem_startup();
 	wh_status_startup();
+	wh_metrics_startup();
 }
 
 static void
