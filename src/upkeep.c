@@ -21,6 +21,12 @@
 #define PRUNE_AGAIN_MS 1000
 #define NOTICE_MS 1000
 
+/*
+ * Nobody wakes the launcher for a relation that is dropped: it learns of it in
+ * its next transaction, and a cycle in which nothing is to be done is cheap.
+ */
+#define LOOK_MS 5000
+
 static TimestampTz last_prune = 0;
 static TimestampTz last_notice = 0;
 
@@ -63,7 +69,7 @@ long
 wh_upkeep(MemoryContext context)
 {
 	notice_missing_days(context);
-	return prune(context) ? PRUNE_AGAIN_MS : PRUNE_MS;
+	return prune(context) ? PRUNE_AGAIN_MS : LOOK_MS;
 }
 
 void

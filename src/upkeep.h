@@ -9,7 +9,7 @@
 /*
  * Prunes history and notices what a person took away, each in a transaction of
  * its own, if it is time; in "context" afterwards.  Returns in how many
- * milliseconds there is more to do.
+ * milliseconds to call it again.
  */
 extern long wh_upkeep(MemoryContext context);
 
