@@ -51,8 +51,8 @@ is_deeply([ grep { $_->{language} !~ /^(?:sql|sh)$/ } map { @{ $_->{blocks} } } 
 # ---- a warehouse of two tenants ----------------------------------------
 
 my $source = new_tenant('source');
-# Room for 10 * (20 connections + 4 of autovacuum + 16 workers + 4 walsenders) = 440 locks.
-my $node = new_warehouse(conf => { max_connections => 20, max_locks_per_transaction => 10, autovacuum_max_workers => 3,
+# Room for 10 * (25 connections + 4 of autovacuum + 16 workers + 4 walsenders) = 490 locks.
+my $node = new_warehouse(conf => { max_connections => 25, max_locks_per_transaction => 10, autovacuum_max_workers => 3,
 	max_wal_senders => 4, max_worker_processes => 16 });
 my ($key_file) = sql($node, 'SHOW wh_worker.key_file');
 my ($today, $yesterday) = map { sql($node, "SELECT _wh.current_date_utc() - $_") } 0, 1;
@@ -232,7 +232,7 @@ run_section('WhQueueNotMoving',
 	},
 	at => { 3 => sub { is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'the queue moves') } },
 	seen => {
-		0 => qr/^wh_worker\.enabled is off\|3\|.*\|waiting\|.*\|wh_worker\.enabled is off$.*^t\|/ms,
+		0 => qr/^wh_worker\.enabled is off\|3\|.*\|waiting\|.*\|wh_worker\.enabled is off\n.*^t\|/ms,
 		3 => qr/^0$/m,
 		4 => qr/^\d+\|succeeded\|\|/m });
 
@@ -330,7 +330,7 @@ run_section('Every day',
 		0 => qr/^wh_worker supervisor\|\|idle\|\nwh_worker launcher\|postgres\|idle\|/m,
 		1 => qr/^broken\|tenant_b\|/m,
 		2 => qr/^broken\|tenant_b\|refresh\|42P01\|1\|.*^divide\|.*\|failed: division by zero$/ms,
-		3 => qr/^tenant_b\|(?:open|half-open)\|.*^tenant_a$.*\|1\|/ms });
+		3 => qr/^tenant_b\|(?:open|half-open)\|.*^tenant_a\n.*\|1\|/ms });
 sql($node, "UPDATE _wh.tenant_connections SET port = " . $source->port . ", password = '" . reader_password() . "', active = true; SELECT _wh.unsubscribe('tenant_b', 'broken')");
 all_ended('all is well again');
 
@@ -349,10 +349,10 @@ run_section('Back up and restore',
 			is(sql($node, 'SELECT count(*) FROM _wh.day_loads', 'restored'), sql($node, 'SELECT count(*) FROM _wh.day_loads'), 'the ledger is restored');
 			is(sql($node, 'SELECT count(*) FROM _wh.tenant_connections', 'restored'), 2, 'and the tenants');
 			set_and_reload(q{wh_worker.databases = 'postgres, restored'});
-			ok($node->poll_query_until('restored', q{SELECT count(*) > 0 AND bool_and(state = 'missing') FROM _wh.day_loads WHERE target_date < '2025-09-01'}), 'the days are missing');
+			ok($node->poll_query_until('restored', q{SELECT count(*) > 0 AND bool_and(state = 'missing') FROM _wh.day_loads WHERE template_name = 'foodlogstats'}), 'the days are missing');
 		} },
 	database => { 4 => 'restored' });
-ok($node->poll_query_until('restored', q{SELECT count(*) > 0 AND bool_and(state = 'succeeded') FROM _wh.backfills WHERE end_date = '2025-08-31' AND mode = 'missing'}), 'they are loaded again');
+ok($node->poll_query_until('restored', q{SELECT state = 'succeeded' AND mode = 'missing' FROM _wh.backfills ORDER BY backfill_id DESC LIMIT 1}), 'they are loaded again');
 is(sql($node, q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}, 'restored'), sql($node, q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}), 'every row of them');
 
 # The copy is a server of its own; it asks nobody.
