@@ -110,20 +110,6 @@ FROM (
 ORDER BY p.backfill_id;
 COMMENT ON VIEW _wh.backfill_progress IS 'A row per backfill: days done, failed and running, rows, bytes on disk, a bar for \watch and an estimated end';
 
-CREATE VIEW _wh.data_freshness AS
-SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through, s.last_success,
-	greatest((now() AT TIME ZONE 'UTC')::date - s.start_date + 1 - s.days_since_start, 0) AS missing_days,
-	round((extract(epoch FROM now() - s.last_success) / 3600)::numeric, 1) AS hours_old,
-	(SELECT min(c.next_run) FROM _wh.schedules c WHERE c.kind = 'refresh' AND c.active
-		AND c.template_name = s.template_name AND c.tenant_name = s.tenant_name
-		AND c.target_schema = s.target_schema) AS next_run,
-	s.days, s.rows, s.bytes, s.outdated_days,
-	(SELECT count(*) FROM _wh.day_loads d WHERE d.template_name = s.template_name
-		AND d.target_schema = s.target_schema AND d.state = 'suspect') AS suspect_days
-FROM _wh.tenant_templates s
-ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, or seen to be unchanged, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
-
 -- The bytes are the ledger's, as of the load: asking the relations themselves
 -- would lock each of them, and a hundred thousand are too many to open.
 CREATE VIEW _wh.storage_usage AS

@@ -9,6 +9,10 @@
 #error "wh_worker needs PostgreSQL 15 or newer"
 #endif
 
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "rewrite/rewriteManip.h"
 #include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
@@ -107,5 +111,28 @@ wh_find_setting(const char *name)
 #else
 #define WH_PGSTAT_REPORT_ANALYZE(rel, live) pgstat_report_analyze(rel, live, 0, true)
 #endif
+
+/*
+ * The query of a view as its rule has it: before 16 its range table begins with
+ * the view itself, as OLD and NEW.
+ */
+static inline Query *
+wh_rule_query(Relation view, Query *query)
+{
+#if PG_VERSION_NUM < 160000
+	static const char *const names[] = {"new", "old"};
+
+	for (int i = 0; i < 2; i++)
+	{
+		RangeTblEntry *entry = addRangeTableEntryForRelation(make_parsestate(NULL), view, AccessShareLock,
+															 makeAlias(names[i], NIL), false, false)->p_rte;
+
+		entry->requiredPerms = 0;
+		query->rtable = lcons(entry, query->rtable);
+	}
+	OffsetVarNodes((Node *) query, 2, 0);
+#endif
+	return query;
+}
 
 #endif

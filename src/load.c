@@ -72,7 +72,7 @@ check_is_ours(const WhDayTarget *target, Oid relid)
 			(errcode(ERRCODE_DUPLICATE_TABLE),
 			 errmsg("relation \"%s.%s\" exists and was not made by wh_worker",
 					target->schema, target->relname),
-			 errhint("Rename or drop it, then load the day again.")));
+			 errhint("Rename or drop it, then load the day again. What dblink filled can be taken over with _wh.adopt().")));
 }
 
 static bool

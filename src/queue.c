@@ -17,6 +17,7 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "metrics.h"
 #include "queue.h"
 #include "schedule.h"
 #include "sqlutil.h"
@@ -200,6 +201,7 @@ wh_queue_claim(int64 job_id)
 	/* Whoever has its row locked tells of it at his commit; a worker waits for nobody. */
 	if (wh_query("UPDATE _wh.jobs"
 				 "   SET state = 'running', attempt = attempt + 1, owner_pid = $2,"
+				 "       first_started_at = coalesce(first_started_at, clock_timestamp()),"
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
 				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
@@ -302,6 +304,19 @@ describe_success(const WhJob *job, int64 rows)
 	return psprintf("suspect: %s", wh_get_text(CurrentMemoryContext, 0, 1));
 }
 
+static void
+count(const WhJob *job, WhCountedResult result, int64 rows, int64 bytes)
+{
+	WhCounted	counted = {
+		.kind = job->kind,.result = result,.template_name = job->template_name,
+		.rows = job->kind == WH_JOB_REFRESH ? rows : 0,
+		.bytes = job->kind == WH_JOB_REFRESH ? bytes : 0,
+		.started_at = job->started_at
+	};
+
+	wh_metrics_count(&counted);
+}
+
 /* Those who listen, and at its end the schedule that made it; SPI is connected. */
 static void
 tell(const WhJob *job, const char *status, const char *message)
@@ -328,6 +343,8 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 		message = describe_success(job, rows);
 	write_history(job, "succeeded", message, NULL, NULL, rows, bytes);
 	tell(job, "succeeded", message);
+	count(job, message != NULL && strcmp(message, UNCHANGED) == 0 ? WH_COUNTED_UNCHANGED :
+		  WH_COUNTED_SUCCEEDED, rows, bytes);
 	wh_spi_end();
 }
 
@@ -365,6 +382,9 @@ wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *
 {
 	static const char *const states[] = {"queued", "queued", "failed", "cancelled"};
 	static const char *const statuses[] = {"retrying", "retrying", "failed", "cancelled"};
+	static const WhCountedResult results[] = {
+		WH_COUNTED_RETRIED, WH_COUNTED_SET_ASIDE, WH_COUNTED_FAILED, WH_COUNTED_CANCELLED
+	};
 	WhOutcome	outcome;
 
 	wh_spi_begin();
@@ -388,6 +408,7 @@ wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *
 	write_history(job, statuses[outcome], failure->message, failure->sqlstate,
 				  phase, 0, 0);
 	tell(job, statuses[outcome], failure->message);
+	count(job, results[outcome], 0, 0);
 	wh_spi_end();
 
 	if (outcome == WH_OUTCOME_RETRY || outcome == WH_OUTCOME_SET_ASIDE)
@@ -428,6 +449,7 @@ recover_one(int64 job_id)
 	status = job->attempt >= wh_max_attempts ? "failed" : "retrying";
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
+	count(job, job->attempt >= wh_max_attempts ? WH_COUNTED_FAILED : WH_COUNTED_RETRIED, 0, 0);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 

@@ -2,7 +2,8 @@
  * status.c: the shared-memory segment: who runs, what it does, what it is
  * handed, and what a committing backend tells a launcher.
  *
- * Only this file touches the segment and its one LWLock.  Nothing is
+ * Only this file touches the segment and its one LWLock; what is counted has a
+ * segment of its own (metrics.c).  Nothing is
  * formatted, allocated or raised under the lock, and no other lock is taken
  * under it; readers copy and work on the copy.  Latches are set under the
  * lock, because a slot's process may be gone once it is released.
@@ -26,6 +27,7 @@
 #include "utils/wait_event.h"
 
 #include "guc.h"
+#include "metrics.h"
 #include "status.h"
 #include "wh_worker.h"
 
@@ -211,6 +213,7 @@ attach_locked(int index)
 	slot->info.pid = MyProcPid;
 	slot->info.database_oid = MyDatabaseId;
 	set_phase(&slot->info, WH_PHASE_STARTING);
+	slot->info.moved_at = slot->info.phase_started_at;
 	my_phase = WH_PHASE_STARTING;
 }
 
@@ -257,6 +260,7 @@ wh_status_attach_worker(int slot, uint32 generation)
 void
 wh_status_phase(WhPhase phase)
 {
+	wh_metrics_phase(phase);
 	my_phase = phase;
 	if (my_slot < 0)
 		return;
@@ -286,6 +290,7 @@ wh_status_progress(int64 rows, int64 bytes)
 	lock_segment(LW_EXCLUSIVE);
 	shared->slots[my_slot].info.rows = rows;
 	shared->slots[my_slot].info.bytes = bytes;
+	shared->slots[my_slot].info.moved_at = GetCurrentTimestamp();
 	unlock_segment();
 }
 
@@ -626,6 +631,7 @@ wh_status_job(const WhSlotInfo *job)
 	info->bytes = 0;
 	info->is_held = false;
 	info->nblockers = 0;
+	info->moved_at = GetCurrentTimestamp();
 	unlock_segment();
 }
 
@@ -660,9 +666,13 @@ wh_status_job_done(WhJobResult result, const char *error)
 	}
 	set_phase(&slot->info, WH_PHASE_IDLE);
 	my_phase = WH_PHASE_IDLE;
+	slot->info.moved_at = slot->info.phase_started_at;
 	launcher = launcher_of(MyDatabaseId);
 	if (launcher != NULL)
+	{
+		launcher->info.moved_at = slot->info.moved_at;
 		wake(launcher);
+	}
 	unlock_segment();
 }
 

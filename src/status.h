@@ -84,6 +84,7 @@ typedef struct WhSlotInfo
 
 	int64		jobs_succeeded;
 	int64		jobs_failed;
+	TimestampTz moved_at;		/* a job began, went on or ended; of a launcher: one of its workers' */
 	char		last_error[WH_ERROR_SIZE];
 } WhSlotInfo;
 

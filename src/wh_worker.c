@@ -18,6 +18,7 @@
 #include "hide_row.h"
 #include "key_file.h"
 #include "listen.h"
+#include "metrics.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -120,6 +121,7 @@ request_shared_memory(void)
 	if (previous_shmem_request)
 		previous_shmem_request();
 	wh_status_request();
+	wh_metrics_request();
 }
 
 static void
@@ -128,6 +130,7 @@ start_shared_memory(void)
 	if (previous_shmem_startup)
 		previous_shmem_startup();
 	wh_status_startup();
+	wh_metrics_startup();
 }
 
 static void

@@ -35,8 +35,10 @@
 #include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
+#include "freshness.h"
 #include "guc.h"
 #include "log_context.h"
+#include "metrics.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
@@ -141,6 +143,16 @@ finish_unchanged(const FinishedDay *day)
 	wh_queue_unchanged(job);
 }
 
+/* A publication of its own does so for a backfill. */
+static void
+keep_counters(const WhJob *job)
+{
+	wh_publish_counters(job->template_name, job->target_schema);
+	wh_spi_begin();
+	wh_freshness_loaded(job->job_id);
+	wh_spi_end();
+}
+
 /*
  * A new day is published when it is in the ledger; any other before, because
  * readers lock a view before its days.  The exchange of its files is last: all
@@ -166,7 +178,7 @@ finish_day(void *arg)
 	if (day->refresh->is_new)
 		publish_day(job);
 	if (job->backfill_id == 0)
-		wh_publish_counters(job->template_name, job->target_schema);
+		keep_counters(job);
 	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received, NULL);
 	wh_refresh_exchange(day->refresh);
 }
@@ -466,6 +478,7 @@ run_assigned(int64 job_id, int64 next_job_id)
 		return;
 	}
 	show_job(job);
+	wh_metrics_job_begins();
 	wh_log_context_job(job);
 	run_and_record(job, next_job_id);
 	wh_log_context_job(NULL);
