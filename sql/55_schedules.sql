@@ -16,7 +16,7 @@ CREATE TRIGGER notify_config
 COMMENT ON TRIGGER notify_config ON _wh.schedules IS 'Tells the launcher';
 
 CREATE FUNCTION _wh.in_zone(moment timestamptz, timezone text) RETURNS timestamp
-LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE c STABLE STRICT
 AS 'MODULE_PATHNAME', 'wh_sql_in_zone';
 COMMENT ON FUNCTION _wh.in_zone(timestamptz, text) IS
 'The wall clock of a time zone at a moment, as AT TIME ZONE; NULL if the zone is not known';
@@ -78,7 +78,7 @@ SELECT c.schedule_id AS jobid, c.schedule,
 	'localhost'::text AS nodename, current_setting('port')::integer AS nodeport,
 	current_database()::text AS database, c.username, c.active, c.name AS jobname,
 	c.kind, z.timezone, c.next_run,
-	_wh.in_zone(c.next_run, 'UTC') AS next_run_utc,
+	c.next_run AT TIME ZONE 'UTC' AS next_run_utc,
 	_wh.in_zone(c.next_run, z.timezone) AS next_run_local,
 	c.last_run, c.last_status
 FROM _wh.schedules c

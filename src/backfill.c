@@ -22,6 +22,7 @@
 #include "backfill.h"
 #include "clock.h"
 #include "event.h"
+#include "log_event.h"
 #include "queue.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -619,7 +620,10 @@ end_backfill(int64 backfill_id, const BackfillState *state)
 		if (wh_query("UPDATE _wh.backfills SET state = $2, last_error = $3,"
 					 " finished_at = clock_timestamp() WHERE backfill_id = $1 AND state = 'running'",
 					 lengthof(args), args) == 1)
+		{
 			wh_event_backfill(backfill_id, outcome);
+			wh_log_backfill_ended(backfill_id, state->template_name, outcome, error);
+		}
 	}
 }
 

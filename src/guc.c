@@ -33,7 +33,9 @@ int			wh_max_day_size = 10 * 1024 * 1024;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
+int			wh_log_min_duration = 10 * 60 * 1000;
 int			wh_audit_days = 365;
+char	   *wh_status_page_file = NULL;
 char	   *wh_key_file = NULL;
 char	   *wh_password_command = NULL;
 char	   *wh_timezone = NULL;
@@ -244,6 +246,16 @@ define_job_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_log_settings(void)
+{
+	DefineCustomIntVariable("wh_worker.log_min_duration",
+							"Logs each job that succeeded and took at least this long.",
+							"0 logs all of them, -1 none. What fails is logged in any case.",
+							&wh_log_min_duration, 10 * 60 * 1000, -1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
 /* The program is run without a shell, and from the data directory. */
 static bool
 check_password_command(char **newval, void **extra, GucSource source)
@@ -271,6 +283,27 @@ define_secret_settings(void)
 							   check_password_command, NULL, NULL);
 }
 
+static bool
+check_page_file(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0' && !is_absolute_path(*newval))
+	{
+		GUC_check_errdetail("Give the file with its full path.");
+		return false;
+	}
+	return true;
+}
+
+static void
+define_page_settings(void)
+{
+	DefineCustomStringVariable("wh_worker.status_page_file",
+							   "File into which _wh.write_status_page() writes the status page.",
+							   "It is replaced as a whole, so the server has to be allowed to write to its directory. Empty: none.",
+							   &wh_status_page_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_page_file, NULL, NULL);
+}
+
 static void
 define_planner_settings(void)
 {
@@ -287,7 +320,9 @@ wh_guc_define(void)
 	define_process_settings();
 	define_job_settings();
 	define_schedule_settings();
+	define_log_settings();
 	define_secret_settings();
+	define_page_settings();
 	define_planner_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
 }

@@ -27,20 +27,22 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "audit.h"
 #include "backfill.h"
 #include "due.h"
 #include "guc.h"
 #include "launcher.h"
 #include "log_context.h"
+#include "log_event.h"
 #include "missing.h"
 #include "queue.h"
 #include "ready.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "supervisor.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
 
@@ -395,11 +397,7 @@ complain_of_shortage(void)
 {
 	wh_status_error("no background worker slot is free; increase max_worker_processes");
 	if (!shortage_logged)
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("wh_worker cannot start a worker in database \"%s\": no background worker slot is free",
-						my_database),
-				 errhint("Increase max_worker_processes.")));
+		wh_log_no_process(my_database);
 	shortage_logged = true;
 	wake_within(SHORTAGE_MS);
 }
@@ -681,7 +679,8 @@ notice_missing_days(void)
 	last_notice = now;
 	wh_begin_transaction();
 	foreach(cell, wh_missing_notice_changed())
-		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
+		if (wh_queue_enqueue_publish(lfirst(cell), 0))
+			wh_log_relations_missing(lfirst(cell));
 	wh_commit_transaction(cycle_context);
 	wh_missing_committed();
 }
@@ -736,10 +735,8 @@ have_extension(void)
 		return true;
 	}
 	if (!complained)
-		ereport(LOG,
-				(errmsg("wh_worker waits in database \"%s\": extension \"wh_worker\" is not created",
-						my_database),
-				 errhint("Run CREATE EXTENSION wh_worker there.")));
+		wh_log_launcher_waits(my_database, "extension \"wh_worker\" is not created",
+							  "Run CREATE EXTENSION wh_worker there.");
 	complained = true;
 	need_reread = true;
 	wh_status_error("extension \"wh_worker\" is not created in this database");
@@ -843,8 +840,9 @@ rest(void)
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at);
 
 	pgstat_report_stat(false);
+	wh_activity_cycle(false);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(ms, REREAD_MS), PG_WAIT_EXTENSION);
+					 Min(ms, REREAD_MS), wh_wait_event(WH_WAIT_LAUNCHER_MAIN));
 	ResetLatch(MyLatch);
 	/* A cancel that came while we slept has nothing to cancel. */
 	QueryCancelPending = false;
@@ -884,14 +882,17 @@ wh_launcher_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	wh_ready_reset();
 	wh_missing_watch();
+	wh_log_process_started("launcher", my_database);
 
 	for (;;)
 	{
 		MemoryContextSwitchTo(cycle_context);
 		MemoryContextReset(cycle_context);
 		wake_at = DT_NOEND;
+		wh_activity_cycle(true);
 		if (guarded_cycle())
-			return;
+			break;
 		rest();
 	}
+	wh_log_process_stopped("launcher", my_database);
 }

@@ -37,6 +37,7 @@
 #include "template.h"
 #include "template_views.h"
 #include "there.h"
+#include "totals.h"
 #include "tree.h"
 #include "view.h"
 #include "wh_worker.h"
@@ -674,6 +675,7 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
 	wh_freshness_follow(template_name, schema);
+	wh_totals_count(template_name, schema);
 	wh_spi_end();
 }
 

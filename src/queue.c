@@ -17,6 +17,7 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "log_event.h"
 #include "metrics.h"
 #include "queue.h"
 #include "schedule.h"
@@ -333,8 +334,11 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	WhArg		args[] = {WH_INT8(job->job_id)};
 
 	wh_spi_begin();
-	if (wh_query("UPDATE _wh.jobs SET state = 'succeeded', finished_at = clock_timestamp(),"
-				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL"
+	if (wh_query("UPDATE _wh.jobs j SET state = 'succeeded', finished_at = clock_timestamp(),"
+				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL,"
+				 " (rows, bytes) = (SELECT d.rows, d.bytes FROM _wh.day_loads d"
+				 "   WHERE j.kind = 'refresh' AND d.template_name = j.template_name"
+				 "     AND d.target_schema = j.target_schema AND d.target_date = j.target_date AND d.job_id = j.job_id)"
 				 " WHERE job_id = $1 AND state = 'running'", 1, args) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -345,6 +349,7 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	tell(job, "succeeded", message);
 	count(job, message != NULL && strcmp(message, UNCHANGED) == 0 ? WH_COUNTED_UNCHANGED :
 		  WH_COUNTED_SUCCEEDED, rows, bytes);
+	wh_log_job_result(rows, bytes, message);
 	wh_spi_end();
 }
 
@@ -450,6 +455,7 @@ recover_one(int64 job_id)
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
 	count(job, job->attempt >= wh_max_attempts ? WH_COUNTED_FAILED : WH_COUNTED_RETRIED, 0, 0);
+	wh_log_job_lost(job, message, job->attempt >= wh_max_attempts);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 

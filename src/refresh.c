@@ -39,6 +39,7 @@
 #include "late.h"
 #include "ledger.h"
 #include "load.h"
+#include "log_event.h"
 #include "probe.h"
 #include "publish.h"
 #include "rate.h"
@@ -247,10 +248,8 @@ judge(WhRefresh *refresh)
 	refresh->suspicion = wh_ledger_suspicion(refresh, &known, &refresh->kept_old);
 	wh_spi_end();
 	if (refresh->suspicion != NULL)
-		ereport(WARNING,
-				(errmsg("%s of template \"%s\" from tenant \"%s\" is suspect: %s",
-						wh_date_text(refresh->date), refresh->tmpl->name, refresh->tenant->name,
-						refresh->suspicion)));
+		wh_log_day_suspect(wh_date_text(refresh->date), refresh->tmpl->name, refresh->tenant->name,
+						   refresh->suspicion, refresh->day->rows, refresh->bytes_received);
 	if (refresh->kept_old)
 		wh_load_discard(refresh->day);
 	else

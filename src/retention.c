@@ -26,6 +26,7 @@
 
 #include "attempt.h"
 #include "clock.h"
+#include "log_event.h"
 #include "retention.h"
 #include "retire.h"
 #include "sqlutil.h"
@@ -277,7 +278,7 @@ record(Run *run, const WhRetirement *retirement, TimestampTz started_at)
 				 " VALUES ($1, $2, 'succeeded', $3, $4, clock_timestamp(), $5, $6, $7, $8, $9)",
 				 lengthof(args), args);
 	}
-	ereport(LOG, (errmsg("%s: %s", command, message.data)));
+	wh_log_retired(command, message.data, run->tenant_name, run->schema, rows, bytes);
 	run->relations += retirement->n;
 	run->rows += rows;
 	run->bytes += bytes;

@@ -16,7 +16,8 @@ my $new_password = 'a new long random one';
 
 # ---- the file ----------------------------------------------------------
 
-# Sections in their order: title, and the blocks below it: language and text.
+# Sections in their order: title, and the blocks of commands below it; what has no
+# language is what one sees.
 sub sections_of
 {
 	my ($file) = @_;
@@ -27,7 +28,7 @@ sub sections_of
 		if (defined $block)
 		{
 			$block .= "$line\n" and next unless $line eq '```';
-			push @{ $sections[-1]{blocks} }, { language => $language, text => $block };
+			push @{ $sections[-1]{blocks} }, { language => $language, text => $block } if $language ne '';
 			undef $block;
 		}
 		elsif ($line =~ /^```(\w*)$/)
@@ -101,9 +102,9 @@ sub replaced
 # As whom and where the first line of a block says; what it printed.
 sub run_sql
 {
-	my ($text, $database) = @_;
+	my ($text, $database, $superuser) = @_;
 	my $server = $text =~ /^-- at the tenant$/m ? $source : $node;
-	my $role = $text =~ /^-- (?:as a superuser|at the tenant)$/m ? getpwuid($<) : 'dba';
+	my $role = $superuser || $text =~ /^-- (?:as a superuser|at the tenant)$/m ? getpwuid($<) : 'dba';
 	my ($status, $out, $err) = $server->psql($database // 'postgres', replaced($text), on_error_stop => 1, extra_params => [ '-U', $role ]);
 
 	return ($status == 0, "$out\n", $err);
@@ -120,7 +121,7 @@ sub run_sh
 }
 
 # Options: before (the fault), at (what happens between blocks, by number), seen (what
-# a block has to show), stands_for (further replacements), database, env (by number).
+# a block has to show), stands_for (further replacements), database, superuser, env (by number).
 sub run_section
 {
 	my ($title, %opt) = @_;
@@ -131,7 +132,7 @@ sub run_section
 	foreach my $block (@{ $section{$title}{blocks} })
 	{
 		$opt{at}{$number}->() if $opt{at}{$number};
-		my ($ok, $out, $err) = $block->{language} eq 'sh' ? run_sh($block->{text}, %{ $opt{env}{$number} // {} }) : run_sql($block->{text}, $opt{database}{$number});
+		my ($ok, $out, $err) = $block->{language} eq 'sh' ? run_sh($block->{text}, %{ $opt{env}{$number} // {} }) : run_sql($block->{text}, $opt{database}{$number}, $opt{superuser}{$number});
 
 		ok($ok, "$title: block $number runs") or diag("$block->{text}$out$err");
 		like($out, $opt{seen}{$number}, "$title: block $number shows what it is for") if $opt{seen}{$number};
@@ -364,6 +365,10 @@ set_and_reload(q{wh_worker.databases = 'postgres'});
 
 run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
+
+# What they show is looked at by t/055_logs.pl and t/056_progress.pl.
+run_section('The log', superuser => { 0 => 1 });
+run_section('Watching a load');
 
 run_section('A disk is full',
 	stands_for => { '30 seconds' => '1 second' },
