@@ -12,6 +12,7 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
 #include "common/hashfn.h"
 #include "utils/timestamp.h"
 
