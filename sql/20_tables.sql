@@ -1,15 +1,23 @@
 -- The tables of the warehouse: what users write (connections, templates,
 -- subscriptions) and what is kept (ledger, queue, history).
 
+CREATE FUNCTION _wh.warehouse_identity() RETURNS text LANGUAGE c STABLE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_warehouse_identity';
+COMMENT ON FUNCTION _wh.warehouse_identity() IS
+	'The system identifier of this cluster and the OID of this database, as system/oid: a copy has another';
+
 CREATE TABLE _wh.warehouse (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	identity text NOT NULL DEFAULT _wh.warehouse_identity(),
 	paused boolean NOT NULL DEFAULT false,
 	paused_at timestamptz,
 	paused_by text
 );
 INSERT INTO _wh.warehouse DEFAULT VALUES;
-COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause() and _wh.resume()';
+COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause(), _wh.resume() and _wh.confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.singleton IS 'Always true: there is one row';
+COMMENT ON COLUMN _wh.warehouse.identity IS 'warehouse_identity() of the database that may load the tenants; another value, such as restored, stops all jobs until confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
 COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
 COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';
@@ -145,12 +153,27 @@ CREATE TABLE _wh.tenant_templates (
 	part_oid oid,
 	locks bigint NOT NULL DEFAULT 0,
 	refused_days bigint NOT NULL DEFAULT 0,
+	members bigint NOT NULL DEFAULT 0,
+	reads_part boolean NOT NULL DEFAULT false,
+	locks_unfiltered bigint NOT NULL DEFAULT 0,
+	day_relations bigint NOT NULL DEFAULT 0,
+	day_rows bigint NOT NULL DEFAULT 0,
+	day_bytes bigint NOT NULL DEFAULT 0,
+	day_tablespaces text[] NOT NULL DEFAULT '{}',
+	month_relations bigint NOT NULL DEFAULT 0,
+	month_rows bigint NOT NULL DEFAULT 0,
+	month_bytes bigint NOT NULL DEFAULT 0,
+	month_tablespaces text[] NOT NULL DEFAULT '{}',
+	year_relations bigint NOT NULL DEFAULT 0,
+	year_rows bigint NOT NULL DEFAULT 0,
+	year_bytes bigint NOT NULL DEFAULT 0,
+	year_tablespaces text[] NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (tenant_name, template_name, target_schema),
 	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema),
 	CONSTRAINT tenant_templates_start_date_has_a_year_of_four_digits
 		CHECK (start_date BETWEEN '0001-01-01' AND '9999-12-31')
-);
+) WITH (fillfactor = 70);
 COMMENT ON TABLE _wh.tenant_templates IS 'Subscriptions: which tenant feeds which template into which schema';
 COMMENT ON COLUMN _wh.tenant_templates.tenant_name IS 'The tenant';
 COMMENT ON COLUMN _wh.tenant_templates.template_name IS 'The template';
@@ -170,8 +193,23 @@ COMMENT ON COLUMN _wh.tenant_templates.queue_seconds IS 'How long such a load wa
 COMMENT ON COLUMN _wh.tenant_templates.failing_since IS 'Since when loads that would move complete_until on have failed for good; NULL: the last one did not';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
-COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
+COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, of partitions one for the last 30 days, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
+COMMENT ON COLUMN _wh.tenant_templates.members IS 'Relations that its view reads, leaves of partitions each by itself, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.reads_part IS 'Whether its view reads its part of the partition tree, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.locks_unfiltered IS 'Locks of a query of the tenant view without a condition, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_relations IS 'Day relations that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.day_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.day_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.month_relations IS 'Tables of months that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.month_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.month_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.month_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.year_relations IS 'Tables of years that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.year_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.year_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.year_tablespaces IS 'Names of the tablespaces they were in';
 COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
 
 CREATE TABLE _wh.tenant_readers (
@@ -249,6 +287,8 @@ CREATE TABLE _wh.jobs (
 	finished_at timestamptz,
 	last_sqlstate text,
 	last_error text,
+	rows bigint,
+	bytes bigint,
 	CONSTRAINT jobs_have_a_target CHECK (CASE
 		WHEN kind IN ('refresh', 'combine_month', 'combine_year', 'convert') THEN template_name IS NOT NULL AND tenant_name IS NOT NULL
 			AND target_schema IS NOT NULL AND target_date IS NOT NULL
@@ -270,6 +310,7 @@ CREATE UNIQUE INDEX jobs_one_pending_conversion_idx ON _wh.jobs (template_name, 
 CREATE INDEX jobs_backfill_idx ON _wh.jobs (backfill_id) WHERE backfill_id IS NOT NULL;
 CREATE INDEX jobs_publish_idx ON _wh.jobs (backfill_id) WHERE kind = 'publish';
 CREATE INDEX jobs_running_idx ON _wh.jobs (job_id) WHERE state = 'running';
+CREATE INDEX jobs_failed_newest_idx ON _wh.jobs (job_id) WHERE state = 'failed';
 CREATE INDEX jobs_queued_idx ON _wh.jobs (job_id) WHERE state = 'queued';
 CREATE INDEX jobs_failed_idx ON _wh.jobs (finished_at) WHERE state = 'failed';
 COMMENT ON TABLE _wh.jobs IS 'The durable queue; written only by the functions and workers of wh_worker';
@@ -294,6 +335,8 @@ COMMENT ON COLUMN _wh.jobs.started_at IS 'When its last attempt started';
 COMMENT ON COLUMN _wh.jobs.finished_at IS 'When it ended';
 COMMENT ON COLUMN _wh.jobs.last_sqlstate IS 'SQLSTATE of its last error';
 COMMENT ON COLUMN _wh.jobs.last_error IS 'Message of its last error';
+COMMENT ON COLUMN _wh.jobs.rows IS 'Rows of the day that a refresh loaded; NULL: it has loaded none';
+COMMENT ON COLUMN _wh.jobs.bytes IS 'Bytes on disk of that day, with indexes and TOAST, when it was loaded';
 
 CREATE TABLE _wh.schedules (
 	schedule_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,

@@ -17,6 +17,7 @@
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
+#include "utils/wait_event.h"
 
 /* A WaitEventSet that belongs to the process, not to a resource owner. */
 #if PG_VERSION_NUM >= 170000
@@ -103,6 +104,13 @@ wh_find_setting(const char *name)
 #define WH_SET_ROW_COUNT(rel, pages, rows, all_visible) \
 	vac_update_relstats(rel, pages, rows, all_visible, false, \
 						InvalidTransactionId, InvalidMultiXactId, NULL, NULL, true)
+#endif
+
+/* A wait event of ours; before 17 those of all extensions are one. */
+#if PG_VERSION_NUM >= 170000
+#define WH_WAIT_EVENT_NEW(name) WaitEventExtensionNew(name)
+#else
+#define WH_WAIT_EVENT_NEW(name) ((void) (name), PG_WAIT_EXTENSION)
 #endif
 
 #if PG_VERSION_NUM >= 180000

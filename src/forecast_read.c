@@ -175,7 +175,7 @@ read_clock(Reader *reader)
 	forecast->ahead = (int64) wh_debug_clock_offset * USECS_PER_SEC;
 	forecast->now = forecast->moment + forecast->ahead;
 	forecast->today = wh_clock_day_of(forecast->now);
-	wh_query_as_caller("SELECT NOT paused FROM _wh.warehouse", 0, NULL);
+	wh_query_as_caller("SELECT _wh.pause_reason() IS NULL", 0, NULL);
 	forecast->goes_on = wh_enabled && SPI_processed == 1 && wh_get_bool(0, 1);
 }
 

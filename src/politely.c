@@ -29,7 +29,6 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "compat.h"
 #include "guc.h"
@@ -37,6 +36,7 @@
 #include "metrics.h"
 #include "politely.h"
 #include "status.h"
+#include "wait_event.h"
 
 #define PAUSE_MIN_MS 200
 #define PAUSE_MAX_MS 400
@@ -286,7 +286,7 @@ let_readers_pass(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left, PG_WAIT_EXTENSION);
+						 left, wh_wait_event(WH_WAIT_READERS_PASS));
 		ResetLatch(MyLatch);
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 	}

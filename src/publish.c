@@ -37,6 +37,7 @@
 #include "template.h"
 #include "template_views.h"
 #include "there.h"
+#include "totals.h"
 #include "tree.h"
 #include "view.h"
 #include "wh_worker.h"
@@ -153,7 +154,7 @@ read_tenant_members(WhView *view, bool in_tree)
 		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
 		"         pg_catalog.bool_or(d.in_views) AS in_views"
 		"    FROM _wh.day_loads d"
-		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation AND c.relispopulated"
 		"    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 		"    LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid"
 		"   WHERE d.template_name = $1 AND d.target_schema = $2"
@@ -674,6 +675,7 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
 	wh_freshness_follow(template_name, schema);
+	wh_totals_count(template_name, schema);
 	wh_spi_end();
 }
 

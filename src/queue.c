@@ -17,6 +17,8 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "identity.h"
+#include "log_event.h"
 #include "metrics.h"
 #include "queue.h"
 #include "schedule.h"
@@ -194,7 +196,7 @@ WhJob *
 wh_queue_claim(int64 job_id)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid)};
+	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid), WH_TEXT(wh_identity_here())};
 	WhJob	   *job = NULL;
 
 	wh_spi_begin();
@@ -205,7 +207,7 @@ wh_queue_claim(int64 job_id)
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
 				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
-				 "    AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
+				 "    AND EXISTS (SELECT FROM _wh.warehouse WHERE NOT paused AND identity = $3)"
 				 "   FOR NO KEY UPDATE OF q SKIP LOCKED)"
 				 " RETURNING " JOB_COLUMNS,
 				 lengthof(args), args) == 1)
@@ -333,8 +335,11 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	WhArg		args[] = {WH_INT8(job->job_id)};
 
 	wh_spi_begin();
-	if (wh_query("UPDATE _wh.jobs SET state = 'succeeded', finished_at = clock_timestamp(),"
-				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL"
+	if (wh_query("UPDATE _wh.jobs j SET state = 'succeeded', finished_at = clock_timestamp(),"
+				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL,"
+				 " (rows, bytes) = (SELECT d.rows, d.bytes FROM _wh.day_loads d"
+				 "   WHERE j.kind = 'refresh' AND d.template_name = j.template_name"
+				 "     AND d.target_schema = j.target_schema AND d.target_date = j.target_date AND d.job_id = j.job_id)"
 				 " WHERE job_id = $1 AND state = 'running'", 1, args) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -345,6 +350,7 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	tell(job, "succeeded", message);
 	count(job, message != NULL && strcmp(message, UNCHANGED) == 0 ? WH_COUNTED_UNCHANGED :
 		  WH_COUNTED_SUCCEEDED, rows, bytes);
+	wh_log_job_result(rows, bytes, message);
 	wh_spi_end();
 }
 
@@ -450,6 +456,7 @@ recover_one(int64 job_id)
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
 	count(job, job->attempt >= wh_max_attempts ? WH_COUNTED_FAILED : WH_COUNTED_RETRIED, 0, 0);
+	wh_log_job_lost(job, message, job->attempt >= wh_max_attempts);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 

@@ -24,11 +24,12 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "guc.h"
 #include "metrics.h"
 #include "status.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 
 #define TRANCHE_NAME "wh_worker"
@@ -63,6 +64,8 @@ typedef struct WhShared
 static WhShared *shared = NULL;
 static int	my_slot = -1;
 static WhPhase my_phase = WH_PHASE_IDLE;
+static int64 my_rows = 0;
+static int64 my_bytes = 0;
 
 #define FIRST_LAUNCHER 1
 #define FIRST_WORKER (FIRST_LAUNCHER + WH_MAX_DATABASES)
@@ -262,6 +265,7 @@ wh_status_phase(WhPhase phase)
 {
 	wh_metrics_phase(phase);
 	my_phase = phase;
+	wh_activity_phase(phase);
 	if (my_slot < 0)
 		return;
 	lock_segment(LW_EXCLUSIVE);
@@ -285,6 +289,8 @@ wh_status_phase_name(WhPhase phase)
 void
 wh_status_progress(int64 rows, int64 bytes)
 {
+	my_rows = rows;
+	my_bytes = bytes;
 	if (my_slot < 0)
 		return;
 	lock_segment(LW_EXCLUSIVE);
@@ -292,6 +298,13 @@ wh_status_progress(int64 rows, int64 bytes)
 	shared->slots[my_slot].info.bytes = bytes;
 	shared->slots[my_slot].info.moved_at = GetCurrentTimestamp();
 	unlock_segment();
+}
+
+void
+wh_status_get_progress(int64 *rows, int64 *bytes)
+{
+	*rows = my_rows;
+	*bytes = my_bytes;
 }
 
 /* Who was in the way when a lock was tried for, shown between the tries. */
@@ -618,6 +631,7 @@ wh_status_job(const WhSlotInfo *job)
 {
 	WhSlotInfo *info = &shared->slots[my_slot].info;
 
+	my_rows = my_bytes = 0;
 	lock_segment(LW_EXCLUSIVE);
 	info->backfill_id = job->backfill_id;
 	memcpy(info->job_kind, job->job_kind, sizeof(info->job_kind));
@@ -833,7 +847,7 @@ bool
 wh_status_wait_backfill(long timeout_ms)
 {
 	return ConditionVariableTimedSleep(&shared->backfill_ended, timeout_ms,
-									   PG_WAIT_EXTENSION);
+									   wh_wait_event(WH_WAIT_BACKFILL_END));
 }
 
 void

@@ -111,6 +111,7 @@ extern void wh_status_phase(WhPhase phase);
 extern WhPhase wh_status_get_phase(void);
 extern const char *wh_status_phase_name(WhPhase phase);
 extern void wh_status_progress(int64 rows, int64 bytes);
+extern void wh_status_get_progress(int64 *rows, int64 *bytes);	/* as last told */
 extern void wh_status_blockers(const int *pids, int npids);	/* none clears */
 extern void wh_status_held(int limit);	/* WH_LIMITS clears */
 extern void wh_status_error(const char *message);	/* "" clears */
