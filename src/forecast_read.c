@@ -19,6 +19,7 @@
 #include "clock.h"
 #include "forecast.h"
 #include "guc.h"
+#include "identity.h"
 #include "schedule_check.h"
 #include "sqlutil.h"
 
@@ -175,8 +176,7 @@ read_clock(Reader *reader)
 	forecast->ahead = (int64) wh_debug_clock_offset * USECS_PER_SEC;
 	forecast->now = forecast->moment + forecast->ahead;
 	forecast->today = wh_clock_day_of(forecast->now);
-	wh_query_as_caller("SELECT _wh.pause_reason() IS NULL", 0, NULL);
-	forecast->goes_on = wh_enabled && SPI_processed == 1 && wh_get_bool(0, 1);
+	forecast->goes_on = wh_enabled && wh_identity_pause() == WH_RUNS;
 }
 
 /*
