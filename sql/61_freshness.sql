@@ -6,12 +6,6 @@
 -- the rest is the queue, the schedules and the tenants as they are now
 -- (src/forecast.c).
 
-CREATE FUNCTION _wh.next_run_after(schedule text, name text, timezone text, moment timestamptz) RETURNS timestamptz
-LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'wh_sql_next_run_after';
-COMMENT ON FUNCTION _wh.next_run_after(text, text, text, timestamptz) IS
-'The first run after a moment of a schedule with that text, name (what H is spread by) and time zone (NULL: wh_worker.timezone), infinity if there is none; NULL if text or zone cannot be understood, or text, name or moment is NULL';
-
 CREATE FUNCTION _wh.quiet_until(quiet_hours text, at timestamptz) RETURNS timestamptz
 LANGUAGE c STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_quiet_until';
