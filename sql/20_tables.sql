@@ -1,16 +1,24 @@
 -- The tables of the warehouse: what users write (connections, templates,
 -- subscriptions) and what is kept (ledger, queue, history).
 
+CREATE FUNCTION _wh.warehouse_identity() RETURNS text LANGUAGE c STABLE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_warehouse_identity';
+COMMENT ON FUNCTION _wh.warehouse_identity() IS
+	'The system identifier of this cluster and the OID of this database, as system/oid: a copy has another';
+
 CREATE TABLE _wh.warehouse (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	identity text NOT NULL DEFAULT _wh.warehouse_identity(),
 	paused boolean NOT NULL DEFAULT false,
 	paused_at timestamptz,
 	paused_by text,
 	resumed_at timestamptz
 );
 INSERT INTO _wh.warehouse DEFAULT VALUES;
-COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause() and _wh.resume()';
+COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause(), _wh.resume() and _wh.confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.singleton IS 'Always true: there is one row';
+COMMENT ON COLUMN _wh.warehouse.identity IS 'warehouse_identity() of the database that may load the tenants; another value, such as restored, stops all jobs until confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
 COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
 COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';

@@ -52,7 +52,7 @@ SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.targ
 	j.state, j.attempt, nullif(j.not_before, '-infinity') AS not_before,
 	CASE WHEN j.state <> 'queued' THEN NULL
 		WHEN NOT current_setting('wh_worker.enabled')::boolean THEN 'wh_worker.enabled is off'
-		WHEN (SELECT paused FROM _wh.warehouse) THEN 'the warehouse is paused'
+		WHEN p.reason IS NOT NULL THEN p.reason
 		WHEN b.paused AND j.kind = 'refresh' AND j.schedule_id IS NULL THEN 'the backfill is paused'
 		WHEN NOT c.active THEN 'the tenant is paused'
 		WHEN h.state = 'open' THEN 'the tenant is set aside'
@@ -77,6 +77,7 @@ LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE prior
 	ON r.tenant_name = c.tenant_name
 CROSS JOIN (SELECT count(*) FILTER (WHERE priority >= 40) AS backfills FROM _wh.jobs WHERE state = 'running') w
 CROSS JOIN LATERAL (SELECT coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer) AS cap) m
+CROSS JOIN (SELECT _wh.pause_reason() AS reason OFFSET 0) p
 ORDER BY j.job_id DESC;
 COMMENT ON VIEW _wh.job_status IS 'A row per job, newest first, with what a queued one waits for';
 

@@ -37,7 +37,7 @@ WITH clock AS MATERIALIZED (
 		current_setting('wh_worker.max_workers')::integer AS workers,
 		current_setting('wh_worker.max_workers_per_tenant')::integer AS workers_per_tenant,
 		current_setting('wh_worker.catchup_days')::integer AS catchup_days,
-		current_setting('wh_worker.enabled')::boolean AND NOT (SELECT paused FROM _wh.warehouse) AS goes_on
+		current_setting('wh_worker.enabled')::boolean AND _wh.pause_reason() IS NULL AS goes_on
 	FROM (SELECT statement_timestamp() AS moment,
 		current_setting('wh_worker.debug_clock_offset')::interval AS ahead) t
 ), tenant AS MATERIALIZED (

@@ -20,7 +20,7 @@ WITH tenant AS MATERIALIZED (
 	SELECT c.tenant_name, c.active AND h.state <> 'open' AND NOT coalesce(_wh.is_quiet(c.quiet_hours), false) AS may_be_read
 	FROM _wh.tenant_connections c JOIN _wh.tenant_health h USING (tenant_name)
 ), warehouse AS MATERIALIZED (
-	SELECT NOT paused AND current_setting('wh_worker.enabled')::boolean AS is_open FROM _wh.warehouse
+	SELECT _wh.pause_reason() IS NULL AND current_setting('wh_worker.enabled')::boolean AS is_open
 ), job AS (
 	SELECT j.priority, true AS is_queued,
 		w.is_open AND j.not_before <= clock_timestamp() AND coalesce(t.may_be_read, true)
@@ -160,8 +160,8 @@ UNION ALL
 SELECT 'wh_enabled', 'gauge', 'Whether the setting wh_worker.enabled is on: 1 or 0', '{}',
 	current_setting('wh_worker.enabled')::boolean::integer
 UNION ALL
-SELECT 'wh_paused', 'gauge', 'Whether the warehouse is paused: 1 or 0', '{}', w.paused::integer
-FROM _wh.warehouse w
+SELECT 'wh_paused', 'gauge', 'Whether the warehouse is paused, or a copy that waits for confirm_warehouse(): 1 or 0', '{}',
+	(_wh.pause_reason() IS NOT NULL)::integer
 UNION ALL
 SELECT 'wh_info', 'gauge', 'Always 1; the version of the extension', jsonb_build_object('version', e.extversion), 1
 FROM pg_extension e WHERE e.extname = 'wh_worker'
@@ -181,9 +181,9 @@ SELECT 'wh_queue_oldest_startable_seconds', 'gauge', 'How long the oldest of the
 	jsonb_build_object('class', q.class), q.oldest_startable FROM queue q
 UNION ALL
 SELECT 'wh_schedule_overdue_seconds', 'gauge', 'How long the schedule that is most overdue has waited to be decided on; 0 while the warehouse is paused or disabled',
-	'{}', CASE WHEN w.paused OR NOT current_setting('wh_worker.enabled')::boolean THEN 0
+	'{}', CASE WHEN _wh.pause_reason() IS NOT NULL OR NOT current_setting('wh_worker.enabled')::boolean THEN 0
 		ELSE coalesce(greatest(extract(epoch FROM clock_timestamp() - o.next_run), 0), 0) END
-FROM _wh.warehouse w CROSS JOIN (SELECT min(next_run) AS next_run FROM _wh.schedules WHERE active AND isfinite(next_run)) o
+FROM (SELECT min(next_run) AS next_run FROM _wh.schedules WHERE active AND isfinite(next_run)) o
 UNION ALL
 SELECT 'wh_backfills', 'gauge', 'Backfills that have not ended',
 	jsonb_build_object('state', s.state), count(b.backfill_id)

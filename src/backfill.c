@@ -68,7 +68,7 @@ PG_FUNCTION_INFO_V1(wh_sql_retry_failed);
 "  LEFT JOIN _wh.day_loads l ON l.template_name = $1" \
 "    AND l.target_schema = s.target_schema AND l.target_date = d.target_date::date" \
 "  LEFT JOIN (pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace)" \
-"    ON r.oid = l.relation_oid AND r.relname = l.relation AND n.nspname = l.target_schema)," \
+"    ON r.oid = l.relation_oid AND r.relname = l.relation AND n.nspname = l.target_schema AND r.relispopulated)," \
 " day AS (" \
 "  SELECT tenant_name, target_schema, target_date, reason FROM wanted" \
 "   WHERE CASE $6 WHEN 'missing' THEN NOT has_content" \

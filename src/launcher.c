@@ -33,6 +33,7 @@
 #include "backfill.h"
 #include "due.h"
 #include "guc.h"
+#include "identity.h"
 #include "launcher.h"
 #include "log_context.h"
 #include "log_event.h"
@@ -42,6 +43,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "supervisor.h"
+#include "upkeep.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -50,9 +52,6 @@
 #define REREAD_MS (60 * 1000)
 #define PUBLISH_MS (20 * 1000)
 #define ATTEND_AGAIN_MS 1000
-#define PRUNE_MS (60 * 60 * 1000)
-#define PRUNE_AGAIN_MS 1000
-#define NOTICE_MS 1000
 #define SHORTAGE_MS 1000
 #define RESTART_MS 1000
 #define STEP_BACK_MS 1000
@@ -89,11 +88,9 @@ static MemoryContext cycle_context = NULL;
 static char my_database[NAMEDATALEN];
 
 static bool need_reread = true;
-static bool paused = false;
+static WhPause pause_state = WH_RUNS;
 static bool shortage_logged = false;
 static TimestampTz last_reread = 0;
-static TimestampTz last_prune = 0;
-static TimestampTz last_notice = 0;
 static TimestampTz no_start_before = 0;
 static TimestampTz last_cycle = 0;
 static TimestampTz wake_at;
@@ -114,10 +111,10 @@ wake_within(long ms)
 /* ---- reading ---- */
 
 static void
-read_paused(void)
+read_pause(void)
 {
 	wh_spi_begin();
-	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	pause_state = wh_identity_pause();
 	wh_spi_end();
 }
 
@@ -205,7 +202,7 @@ reread_all(void)
 	for (int i = 0; i < wh_status_max_slots(); i++)
 		if (workers[i].known && workers[i].job.job_id != 0)
 			wh_ready_started(&workers[i].job);
-	read_paused();
+	read_pause();
 	read_tenants();
 	read_unreachable();
 	read_backfills();
@@ -647,52 +644,14 @@ attend_to_backfills(void)
 	wake_within(0);
 }
 
-static void
-prune(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	bool		more;
-
-	if (last_prune != 0 && !TimestampDifferenceExceeds(last_prune, now, PRUNE_MS))
-		return;
-	wh_begin_transaction();
-	more = wh_queue_prune();
-	more = wh_audit_prune() || more;
-	wh_commit_transaction(cycle_context);
-	last_prune = now;
-	if (more)
-	{
-		last_prune = TimestampTzPlusMilliseconds(now, PRUNE_AGAIN_MS - PRUNE_MS);
-		wake_within(PRUNE_AGAIN_MS);
-	}
-}
-
-/* Days whose relation a person took away; their views are published anew. */
-static void
-notice_missing_days(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	ListCell   *cell;
-
-	if (!TimestampDifferenceExceeds(last_notice, now, NOTICE_MS))
-		return;
-	last_notice = now;
-	wh_begin_transaction();
-	foreach(cell, wh_missing_notice_changed())
-		if (wh_queue_enqueue_publish(lfirst(cell), 0))
-			wh_log_relations_missing(lfirst(cell));
-	wh_commit_transaction(cycle_context);
-	wh_missing_committed();
-}
-
 /* ---- schedules ---- */
 
 static void
 run_schedules(void)
 {
-	if (!paused && wh_due_run())
+	if (pause_state == WH_RUNS && wh_due_run())
 		wake_within(0);
-	if (!paused && wh_due_ms() >= 0)
+	if (pause_state == WH_RUNS && wh_due_ms() >= 0)
 		wake_within(wh_due_ms());
 }
 
@@ -707,7 +666,8 @@ notice_step_back(void)
 	if (TimestampDifferenceExceeds(now, last_cycle, STEP_BACK_MS))
 	{
 		need_reread = true;
-		no_start_before = last_prune = last_notice = 0;
+		no_start_before = 0;
+		wh_upkeep_clock_stepped_back();
 	}
 	last_cycle = now;
 }
@@ -766,6 +726,26 @@ report_idle(void)
 	wh_status_phase(WH_PHASE_IDLE);
 }
 
+/* A copy starts nothing at all: what its ledger says is not true yet. */
+static bool
+is_confirmed(void)
+{
+	static bool complained = false;
+
+	if (pause_state != WH_UNCONFIRMED)
+		complained = false;
+	else if (!complained)
+	{
+		ereport(LOG,
+				(errmsg("wh_worker starts no job in database \"%s\": %s", my_database, wh_identity_reason(pause_state)),
+				 errhint("%s", wh_identity_hint(pause_state))));
+		complained = true;
+		wh_status_error(wh_identity_reason(pause_state));
+		wh_status_phase(WH_PHASE_WAITING);
+	}
+	return pause_state != WH_UNCONFIRMED;
+}
+
 /* True when there is nothing left to do here: switched off, and all at rest. */
 static bool
 cycle(void)
@@ -779,7 +759,6 @@ cycle(void)
 	notice_step_back();
 	if (!have_extension())
 		return !wh_enabled || !database_is_listed();
-	report_idle();
 	/* In this order: what a job left to be known is told before its end shows. */
 	starting = look_at_workers(infos, slots, &n);
 	read_news();
@@ -788,12 +767,14 @@ cycle(void)
 		wh_status_want_worker(false);
 		return n == 0;
 	}
-	if (!paused)
+	if (!is_confirmed())
+		return false;
+	report_idle();
+	if (pause_state == WH_RUNS)
 		dispatch(infos, slots, n, starting);
 	attend_to_backfills();
 	run_schedules();
-	notice_missing_days();
-	prune();
+	wake_within(wh_upkeep(cycle_context));
 	return false;
 }
 

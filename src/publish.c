@@ -154,7 +154,7 @@ read_tenant_members(WhView *view, bool in_tree)
 		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
 		"         pg_catalog.bool_or(d.in_views) AS in_views"
 		"    FROM _wh.day_loads d"
-		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation AND c.relispopulated"
 		"    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 		"    LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid"
 		"   WHERE d.template_name = $1 AND d.target_schema = $2"

@@ -17,6 +17,7 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "identity.h"
 #include "log_event.h"
 #include "metrics.h"
 #include "queue.h"
@@ -195,7 +196,7 @@ WhJob *
 wh_queue_claim(int64 job_id)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid)};
+	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid), WH_TEXT(wh_identity_here())};
 	WhJob	   *job = NULL;
 
 	wh_spi_begin();
@@ -206,7 +207,7 @@ wh_queue_claim(int64 job_id)
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
 				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
-				 "    AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
+				 "    AND EXISTS (SELECT FROM _wh.warehouse WHERE NOT paused AND identity = $3)"
 				 "   FOR NO KEY UPDATE OF q SKIP LOCKED)"
 				 " RETURNING " JOB_COLUMNS,
 				 lengthof(args), args) == 1)

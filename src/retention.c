@@ -96,6 +96,14 @@ read_rule(const char *template_name, Rule *rule)
 	return true;
 }
 
+DateADT
+wh_retention_limit(const char *template_name)
+{
+	Rule		rule;
+
+	return read_rule(template_name, &rule) ? rule.limit : DATEVAL_NOBEGIN;
+}
+
 bool
 wh_retention_is_due(const char *template_name)
 {

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "html.h"
+#include "identity.h"
 #include "guc.h"
 #include "sqlutil.h"
 #include "status_page.h"
@@ -78,6 +79,9 @@ find(Attention *found, Level level, const char *what, const char *why, const cha
 static void
 find_paused(Attention *found)
 {
+	if (wh_identity_pause() == WH_UNCONFIRMED)
+		find(found, BROKEN, "This is a copy of a warehouse that nobody has confirmed yet: no job starts.",
+			 "Confirm it when no other warehouse loads these tenants any more.", "SELECT _wh.confirm_warehouse();");
 	if (wh_query("SELECT pg_catalog.to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), paused_by"
 				 "  FROM _wh.warehouse WHERE paused", 0, NULL) > 0)
 		find(found, BROKEN, "The warehouse is paused: no job starts.",

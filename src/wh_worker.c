@@ -16,6 +16,7 @@
 #include "audit.h"
 #include "guc.h"
 #include "hide_row.h"
+#include "identity.h"
 #include "key_file.h"
 #include "listen.h"
 #include "metrics.h"
@@ -60,16 +61,16 @@ wh_require_preloaded(void)
 void
 wh_require_running(void)
 {
-	bool		paused;
+	WhPause		pause;
 
 	wh_spi_begin();
-	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	pause = wh_identity_pause();
 	wh_spi_end();
-	if (paused)
+	if (pause != WH_RUNS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the warehouse is paused"),
-				 errhint("Call _wh.resume() first.")));
+				 errmsg("%s", wh_identity_reason(pause)),
+				 errhint("%s", wh_identity_hint(pause))));
 }
 
 void

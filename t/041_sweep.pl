@@ -14,13 +14,14 @@ my %class_of_function = (
 	(map { $_ => 'operator' } qw(
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
 		pause resume pause_tenant resume_tenant pause_backfill resume_backfill status_page
-		create_mv_name current_date_utc worker_slots is_quiet expected_loads lock_budget)),
+		create_mv_name current_date_utc worker_slots is_quiet expected_loads lock_budget pause_reason)),
 	(map { $_ => 'helper' } qw(lock_advice metric_counters metric_queue)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout adopt plan_adopt
 		get_tenant_connection_string check_tenant check_template
 		grant_tenant_reader revoke_tenant_reader apply_grants grant_operator revoke_operator
+		confirm_warehouse rebuild_entire_warehouse warehouse_identity note_restore
 		fetch_day create_mv_from_template update_mv_by_template update_mv_window_by_template
 		update_tenant_union_view_by_template update_public_view_by_template does_mv_exist refresh_mv
 		create_combined_table_from_template_by_month create_combined_table_from_template_by_year write_status_page

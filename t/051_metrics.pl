@@ -45,8 +45,8 @@ is(sql($node, q{SELECT count(*) FROM (SELECT name, labels FROM _wh.metrics GROUP
 is(sql($node, q{SELECT string_agg(DISTINCT l.value #>> '{}', ', ') FROM _wh.metrics m, jsonb_each(m.labels) l WHERE jsonb_typeof(l.value) <> 'string'}), '', 'labels are texts');
 
 # A query for one metric runs no branch but its own.
-my @plan = split /\n/, sql($node, q{EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT * FROM _wh.metrics WHERE name = 'wh_paused'});
-is_deeply([ map { /-> +(\S+ Scan (?:on|using) \S+)/ } grep { /Scan/ && !/never executed/ && !/SELECT\* / } grep { !/Subquery Scan/ } @plan ], ['Seq Scan on warehouse'], 'asked for one metric it reads that one');
+my @plan = split /\n/, sql($node, q{EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT * FROM _wh.metrics WHERE name = 'wh_info'});
+is_deeply([ map { /-> +(\S+ Scan (?:on|using) \S+)/ } grep { /Scan/ && !/never executed/ && !/SELECT\* / } grep { !/Subquery Scan/ } @plan ], ['Seq Scan on pg_extension'], 'asked for one metric it reads that one');
 # Neither ledger nor history is read as a whole.
 my $plan = sql($node, q{SET enable_seqscan = off; EXPLAIN (COSTS OFF) SELECT * FROM _wh.metrics});
 unlike($plan, qr/day_loads|job_run_details/, 'the ledger and the history are not in its plan');
@@ -169,7 +169,7 @@ is($out, 't', "a member of pg_monitor reads all of them ($err)");
 is(sql($node, q{SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = '_wh'::regnamespace AND relkind IN ('r', 'v', 'S', 'p', 'm')
 	AND has_any_column_privilege('monitoring', oid, 'SELECT, INSERT, UPDATE, REFERENCES')}), 'metrics', 'and nothing else of the warehouse');
 is(sql($node, q{SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc WHERE pronamespace = '_wh'::regnamespace
-	AND has_function_privilege('monitoring', oid, 'EXECUTE')}), 'expected_loads, metric_counters, metric_queue, refuse_to_read', 'and calls what it is made of');
+	AND has_function_privilege('monitoring', oid, 'EXECUTE')}), 'expected_loads, metric_counters, metric_queue, pause_reason, refuse_to_read', 'and calls what it is made of');
 ($status, $out, $err) = $node->psql('postgres', 'SELECT count(*) FROM _wh.metrics', extra_params => [ '-U', 'stranger' ]);
 like($err, qr/permission denied/, 'a stranger reads none');
 fails_with($node, q{SELECT * FROM _wh.metric_counters('nothing')}, '22023', qr/unknown family of counters "nothing"/, 'an unknown family is refused');
