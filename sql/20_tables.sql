@@ -22,7 +22,7 @@ COMMENT ON COLUMN _wh.warehouse.identity IS 'warehouse_identity() of the databas
 COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
 COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
 COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';
-COMMENT ON COLUMN _wh.warehouse.resumed_at IS 'When its last pause ended; NULL: there was none';
+COMMENT ON COLUMN _wh.warehouse.resumed_at IS 'When its last pause ended, or it was confirmed; NULL: neither';
 
 CREATE TABLE _wh.tenant_connections (
 	tenant_name text PRIMARY KEY,
