@@ -29,7 +29,7 @@ use Time::Local qw(timegm);
 use WhSecrets;
 
 our @EXPORT = qw(
-  new_tenant new_warehouse add_tenant reader_password source_root
+  new_tenant new_warehouse room_for_autovacuum add_tenant reader_password source_root
   create_events change_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
@@ -146,6 +146,17 @@ sub new_warehouse
 	$node->safe_psql('postgres', 'CREATE EXTENSION wh_worker')
 	  unless defined $opt{create_extension} && !$opt{create_extension};
 	return $node;
+}
+
+# Settings for so many workers of autovacuum, and as much room in the lock table in
+# all versions: 18 makes it for their slots, and for one process more.
+sub room_for_autovacuum
+{
+	my ($workers) = @_;
+	my ($major) = qx(postgres --version) =~ /(\d+)/;
+
+	return (autovacuum_max_workers => $workers) if $major < 18;
+	return (autovacuum_max_workers => $workers - 1, autovacuum_worker_slots => $workers - 1);
 }
 
 # Passwords are encrypted, by one key, so that what one warehouse dumps another
