@@ -82,13 +82,23 @@ sub make_certificate
 	chmod 0600, "$dir/server.key" or die "could not chmod server.key: $!";
 }
 
+# The programs of a kind of server, where t/versions/ runs a test with those of
+# other versions; else those of the path.
+sub installation
+{
+	my ($kind) = @_;
+	my $path = $ENV{"WH_\U$kind\E_INSTALL"};
+
+	return defined $path ? (install_path => $path) : ();
+}
+
 # A production server: TCP on 127.0.0.1, TLS, and a role that has to give its
 # password.  Options: role, password, database (made if not postgres), tls,
 # conf (a hash of settings).
 sub new_tenant
 {
 	my ($name, %opt) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, installation('tenant'));
 	my $role = $opt{role} // 'wh_reader';
 	my $password = $opt{password} // reader_password();
 	my $tls = $opt{tls} // 1;
@@ -126,7 +136,7 @@ sub create_database
 sub new_warehouse
 {
 	my (%opt) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'warehouse');
+	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'warehouse', installation('warehouse'));
 	my %conf = (
 		shared_preload_libraries => "'wh_worker'",
 		restart_after_crash => 'on',
