@@ -132,7 +132,7 @@ sub create_database
 }
 
 # A server that preloads us.  Options: name, conf (a hash of settings, which
-# win), create_extension (default 1), start (default 1).
+# win), create_extension (default 1), start (default 1), initdb (more options of it).
 sub new_warehouse
 {
 	my (%opt) = @_;
@@ -148,7 +148,7 @@ sub new_warehouse
 		log_min_messages => "'info'",
 		%{ $opt{conf} // {} });
 
-	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
+	$node->init(extra => [ '-E', 'UTF8', '--locale=C', @{ $opt{initdb} // [] } ]);
 	keep_secrets($node, \%conf);
 	$node->append_conf('postgresql.conf', common_settings(%conf));
 	return $node if defined $opt{start} && !$opt{start};
@@ -159,14 +159,15 @@ sub new_warehouse
 }
 
 # Settings for so many workers of autovacuum, and as much room in the lock table in
-# all versions: 18 makes it for their slots, and for one process more.
+# all versions: 17 makes it for one process more, 18 for their slots instead of them.
 sub room_for_autovacuum
 {
 	my ($workers) = @_;
 	my ($major) = qx(postgres --version) =~ /(\d+)/;
 
-	return (autovacuum_max_workers => $workers) if $major < 18;
-	return (autovacuum_max_workers => $workers - 1, autovacuum_worker_slots => $workers - 1);
+	$workers-- if $major >= 17;
+	return (autovacuum_max_workers => $workers,
+		$major >= 18 ? (autovacuum_worker_slots => $workers) : ());
 }
 
 # Passwords are encrypted, by one key, so that what one warehouse dumps another
