@@ -29,7 +29,8 @@ sub installation_of
 sub versions
 {
 	die "WH_SERVERS names no directory of servers: run ci/matrix\n" unless -d ($ENV{WH_SERVERS} // '');
-	return sort { $a <=> $b } map { basename($_) } glob "$ENV{WH_SERVERS}/*";
+	my @found = sort { $a <=> $b } map { basename($_) } glob "$ENV{WH_SERVERS}/*";
+	return @found;
 }
 
 # Which versions said in their logs that they start.
