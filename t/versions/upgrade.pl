@@ -58,8 +58,13 @@ sub everything
 	  'SELECT t.*, view_oid::regclass FROM _wh.tenant_templates t ORDER BY t::text',
 	  'SELECT t FROM _wh.tenant_connections t ORDER BY t::text',
 	  'SELECT schedule_id, name, schedule FROM _wh.schedules ORDER BY schedule_id',
-	  "SELECT relname, relkind, relowner::regrole, relacl, reloptions FROM pg_class WHERE $of_schemas ORDER BY relname",
-	  "SELECT count(*), bool_and(deptype = 'e') FROM pg_depend d JOIN pg_extension e ON refobjid = e.oid WHERE extname = 'wh_worker'";
+	  # the owner of all of it may do what only the newer version knows
+	  "SELECT c.oid, c.oid::regclass, relkind, relowner::regrole, reloptions,
+		(SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM aclexplode(relacl) a WHERE a.grantee <> relowner)
+		FROM pg_class c WHERE $of_schemas ORDER BY c.oid",
+	  # from 17 on the types that come with a table are members too
+	  "SELECT pg_describe_object(classid, objid, 0) AS member FROM pg_depend d JOIN pg_extension e ON refobjid = e.oid
+		WHERE extname = 'wh_worker' AND deptype = 'e' AND classid <> 'pg_type'::regclass ORDER BY member";
 }
 
 sub upgrade
