@@ -1,6 +1,6 @@
 # wh_worker: built by PGXS. `make`, `make install` and `make installcheck` are
 # what PGXS makes of them; PG_CONFIG=... chooses the server. The targets at the
-# end (test, matrix, lint, demo, fuzz, bench) bring their own packages, so this file must also
+# end (test, matrix, lint, reference, demo, fuzz, bench) bring their own packages, so this file must also
 # be readable on a machine that has no pg_config yet.
 
 EXTENSION = wh_worker
@@ -41,7 +41,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test matrix lint demo fuzz bench drop-test-databases
+.PHONY: all test matrix lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -82,6 +82,10 @@ matrix:
 
 lint:
 	ci/lint
+
+# docs/: what COMMENT ON and the settings' descriptions say.
+reference:
+	ci/make-reference
 
 demo:
 	ci/install-packages demo

@@ -1,15 +1,23 @@
 -- The tables of the warehouse: what users write (connections, templates,
 -- subscriptions) and what is kept (ledger, queue, history).
 
+CREATE FUNCTION _wh.warehouse_identity() RETURNS text LANGUAGE c STABLE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_warehouse_identity';
+COMMENT ON FUNCTION _wh.warehouse_identity() IS
+	'The system identifier of this cluster and the OID of this database, as system/oid: a copy has another';
+
 CREATE TABLE _wh.warehouse (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	identity text NOT NULL DEFAULT _wh.warehouse_identity(),
 	paused boolean NOT NULL DEFAULT false,
 	paused_at timestamptz,
 	paused_by text
 );
 INSERT INTO _wh.warehouse DEFAULT VALUES;
-COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause() and _wh.resume()';
+COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause(), _wh.resume() and _wh.confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.singleton IS 'Always true: there is one row';
+COMMENT ON COLUMN _wh.warehouse.identity IS 'warehouse_identity() of the database that may load the tenants; another value, such as restored, stops all jobs until confirm_warehouse()';
 COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
 COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
 COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';
@@ -74,11 +82,14 @@ CREATE TABLE _wh.mv_templates (
 	keep_days integer,
 	keep_years integer,
 	retention text NOT NULL DEFAULT 'drop',
+	fresh_within interval,
+	fresh_after text NOT NULL DEFAULT 'load',
 	version integer NOT NULL DEFAULT 1,
 	tenant_isolation boolean NOT NULL DEFAULT false,
 	view_oid oid,
 	isolated_view_oid oid,
 	tree_oid oid,
+	unadopted_schemas text[] NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now(),
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT mv_templates_suspect_factor_is_at_least_1
@@ -87,7 +98,10 @@ CREATE TABLE _wh.mv_templates (
 		CHECK (settle_days >= 0),
 	CONSTRAINT mv_templates_keep_days_is_at_least_1 CHECK (keep_days >= 1),
 	CONSTRAINT mv_templates_keep_years_is_at_least_1 CHECK (keep_years >= 1),
-	CONSTRAINT mv_templates_retention_is_drop_or_detach CHECK (retention IN ('drop', 'detach'))
+	CONSTRAINT mv_templates_retention_is_drop_or_detach CHECK (retention IN ('drop', 'detach')),
+	CONSTRAINT mv_templates_fresh_within_is_up_to_10_years
+		CHECK (fresh_within > interval '0' AND fresh_within <= interval '10 years'),
+	CONSTRAINT mv_templates_fresh_after_is_load_or_day CHECK (fresh_after IN ('load', 'day'))
 );
 COMMENT ON TABLE _wh.mv_templates IS 'The queries we run at tenants, with their columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.template_name IS 'Name of the template, at most 63 bytes; the name of its views';
@@ -107,11 +121,14 @@ COMMENT ON COLUMN _wh.mv_templates.year_tablespace IS 'The same for years';
 COMMENT ON COLUMN _wh.mv_templates.keep_days IS 'Days before today (UTC) that are kept; a relation goes when its newest day is older, a month or year as a whole; NULL: no such limit';
 COMMENT ON COLUMN _wh.mv_templates.keep_years IS 'Calendar years before this one that are kept likewise; with keep_days too, what either keeps is kept; NULL: no such limit';
 COMMENT ON COLUMN _wh.mv_templates.retention IS 'What becomes of relations that are too old: drop, or detach: out of the views and the ledger, and left as they are';
+COMMENT ON COLUMN _wh.mv_templates.fresh_within IS 'The promise to readers: how old the data of a subscription may get, see fresh_after; an interval of more than nothing and at most 10 years; NULL: none is made';
+COMMENT ON COLUMN _wh.mv_templates.fresh_after IS 'What fresh_within counts from: load (the moment up to which all data is there, data_freshness.complete_until, is never longer ago) or day (each day is complete, by a load begun after it ended, within that time of its end in UTC)';
 COMMENT ON COLUMN _wh.mv_templates.tenant_isolation IS 'Whether there is a public view {template}_isolated, in which readers of tenants (grant_tenant_reader) see the rows of these tenants';
 COMMENT ON COLUMN _wh.mv_templates.version IS 'Counts the changes of query, columns and indexes';
 COMMENT ON COLUMN _wh.mv_templates.view_oid IS 'The public view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.mv_templates.isolated_view_oid IS 'The isolated view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.mv_templates.tree_oid IS 'The root of the partition tree that we made, or NULL';
+COMMENT ON COLUMN _wh.mv_templates.unadopted_schemas IS 'Schemas whose views of the old way the public view reads until adopt() is called for their tenants';
 COMMENT ON COLUMN _wh.mv_templates.created_at IS 'When the row was made';
 COMMENT ON COLUMN _wh.mv_templates.updated_at IS 'When the row was last changed';
 
@@ -128,14 +145,35 @@ CREATE TABLE _wh.tenant_templates (
 	bytes bigint NOT NULL DEFAULT 0,
 	data_through date,
 	last_success timestamptz,
+	complete_until timestamptz,
+	run_seconds double precision,
+	queue_seconds double precision,
+	failing_since timestamptz,
 	view_oid oid,
 	part_oid oid,
 	locks bigint NOT NULL DEFAULT 0,
 	refused_days bigint NOT NULL DEFAULT 0,
+	members bigint NOT NULL DEFAULT 0,
+	reads_part boolean NOT NULL DEFAULT false,
+	locks_unfiltered bigint NOT NULL DEFAULT 0,
+	day_relations bigint NOT NULL DEFAULT 0,
+	day_rows bigint NOT NULL DEFAULT 0,
+	day_bytes bigint NOT NULL DEFAULT 0,
+	day_tablespaces text[] NOT NULL DEFAULT '{}',
+	month_relations bigint NOT NULL DEFAULT 0,
+	month_rows bigint NOT NULL DEFAULT 0,
+	month_bytes bigint NOT NULL DEFAULT 0,
+	month_tablespaces text[] NOT NULL DEFAULT '{}',
+	year_relations bigint NOT NULL DEFAULT 0,
+	year_rows bigint NOT NULL DEFAULT 0,
+	year_bytes bigint NOT NULL DEFAULT 0,
+	year_tablespaces text[] NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (tenant_name, template_name, target_schema),
-	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema)
-);
+	CONSTRAINT tenant_templates_one_tenant_per_schema_and_template UNIQUE (template_name, target_schema),
+	CONSTRAINT tenant_templates_start_date_has_a_year_of_four_digits
+		CHECK (start_date BETWEEN '0001-01-01' AND '9999-12-31')
+) WITH (fillfactor = 70);
 COMMENT ON TABLE _wh.tenant_templates IS 'Subscriptions: which tenant feeds which template into which schema';
 COMMENT ON COLUMN _wh.tenant_templates.tenant_name IS 'The tenant';
 COMMENT ON COLUMN _wh.tenant_templates.template_name IS 'The template';
@@ -149,10 +187,29 @@ COMMENT ON COLUMN _wh.tenant_templates.rows IS 'Rows of these days';
 COMMENT ON COLUMN _wh.tenant_templates.bytes IS 'Bytes of their relations, with indexes and TOAST';
 COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
 COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded, or seen to be unchanged';
+COMMENT ON COLUMN _wh.tenant_templates.complete_until IS 'The moment up to which all data is there, as of the last publication or look at the tenant: the start of the load of the first day that is not complete, or the start of that day if it has no content; looked for among the newest day published and the wh_worker.catchup_days before it, not before start_date; NULL: nothing is there';
+COMMENT ON COLUMN _wh.tenant_templates.run_seconds IS 'How long a load that its schedule queued takes, from its start to its commit: a mean in which each counts a quarter and all before it the rest; NULL: there was none';
+COMMENT ON COLUMN _wh.tenant_templates.queue_seconds IS 'How long such a load waits for a worker before it is first started, in the same way';
+COMMENT ON COLUMN _wh.tenant_templates.failing_since IS 'Since when loads that would move complete_until on have failed for good; NULL: the last one did not';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
-COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, as it was last made; the view union_health counts anew';
+COMMENT ON COLUMN _wh.tenant_templates.locks IS 'Locks of a query of the tenant view, of partitions one for the last 30 days, as of the last publication';
 COMMENT ON COLUMN _wh.tenant_templates.refused_days IS 'Loaded days that are kept out of the tenant view, a query of which would need more locks than the server has';
+COMMENT ON COLUMN _wh.tenant_templates.members IS 'Relations that its view reads, leaves of partitions each by itself, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.reads_part IS 'Whether its view reads its part of the partition tree, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.locks_unfiltered IS 'Locks of a query of the tenant view without a condition, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_relations IS 'Day relations that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.day_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.day_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.day_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.month_relations IS 'Tables of months that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.month_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.month_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.month_tablespaces IS 'Names of the tablespaces they were in';
+COMMENT ON COLUMN _wh.tenant_templates.year_relations IS 'Tables of years that are there, in the views or not, as of the last publication';
+COMMENT ON COLUMN _wh.tenant_templates.year_rows IS 'Their rows';
+COMMENT ON COLUMN _wh.tenant_templates.year_bytes IS 'Their bytes with indexes and TOAST, as they were when loaded';
+COMMENT ON COLUMN _wh.tenant_templates.year_tablespaces IS 'Names of the tablespaces they were in';
 COMMENT ON COLUMN _wh.tenant_templates.created_at IS 'When the row was made';
 
 CREATE TABLE _wh.tenant_readers (
@@ -225,10 +282,13 @@ CREATE TABLE _wh.jobs (
 	not_before timestamptz NOT NULL DEFAULT '-infinity',
 	owner_pid integer,
 	enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	first_started_at timestamptz,
 	started_at timestamptz,
 	finished_at timestamptz,
 	last_sqlstate text,
 	last_error text,
+	rows bigint,
+	bytes bigint,
 	CONSTRAINT jobs_have_a_target CHECK (CASE
 		WHEN kind IN ('refresh', 'combine_month', 'combine_year', 'convert') THEN template_name IS NOT NULL AND tenant_name IS NOT NULL
 			AND target_schema IS NOT NULL AND target_date IS NOT NULL
@@ -250,7 +310,9 @@ CREATE UNIQUE INDEX jobs_one_pending_conversion_idx ON _wh.jobs (template_name, 
 CREATE INDEX jobs_backfill_idx ON _wh.jobs (backfill_id) WHERE backfill_id IS NOT NULL;
 CREATE INDEX jobs_publish_idx ON _wh.jobs (backfill_id) WHERE kind = 'publish';
 CREATE INDEX jobs_running_idx ON _wh.jobs (job_id) WHERE state = 'running';
+CREATE INDEX jobs_failed_newest_idx ON _wh.jobs (job_id) WHERE state = 'failed';
 CREATE INDEX jobs_queued_idx ON _wh.jobs (job_id) WHERE state = 'queued';
+CREATE INDEX jobs_failed_idx ON _wh.jobs (finished_at) WHERE state = 'failed';
 COMMENT ON TABLE _wh.jobs IS 'The durable queue; written only by the functions and workers of wh_worker';
 COMMENT ON COLUMN _wh.jobs.job_id IS 'Identifies the job';
 COMMENT ON COLUMN _wh.jobs.kind IS 'refresh (load a day), publish (put loaded days into the views), sql (the command of a schedule), combine_month or combine_year (the days of one into a table), retention (what is older than its template wants it kept) or convert (move a day, month or year to the layout of its template)';
@@ -268,10 +330,13 @@ COMMENT ON COLUMN _wh.jobs.attempt IS 'How often it was started, but for attempt
 COMMENT ON COLUMN _wh.jobs.not_before IS 'It does not start earlier (retries wait)';
 COMMENT ON COLUMN _wh.jobs.owner_pid IS 'Process that runs it';
 COMMENT ON COLUMN _wh.jobs.enqueued_at IS 'When it was enqueued';
+COMMENT ON COLUMN _wh.jobs.first_started_at IS 'When its first attempt started';
 COMMENT ON COLUMN _wh.jobs.started_at IS 'When its last attempt started';
 COMMENT ON COLUMN _wh.jobs.finished_at IS 'When it ended';
 COMMENT ON COLUMN _wh.jobs.last_sqlstate IS 'SQLSTATE of its last error';
 COMMENT ON COLUMN _wh.jobs.last_error IS 'Message of its last error';
+COMMENT ON COLUMN _wh.jobs.rows IS 'Rows of the day that a refresh loaded; NULL: it has loaded none';
+COMMENT ON COLUMN _wh.jobs.bytes IS 'Bytes on disk of that day, with indexes and TOAST, when it was loaded';
 
 CREATE TABLE _wh.schedules (
 	schedule_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
@@ -317,7 +382,8 @@ CREATE TABLE _wh.tenant_failures (
 	last_failure_at timestamptz NOT NULL,
 	last_sqlstate text,
 	last_error text,
-	retry_at timestamptz
+	retry_at timestamptz,
+	first_failure_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE _wh.tenant_failures IS 'Tenants that could not be connected to; read the view tenant_health instead';
 COMMENT ON COLUMN _wh.tenant_failures.tenant_name IS 'The tenant';
@@ -326,6 +392,7 @@ COMMENT ON COLUMN _wh.tenant_failures.last_failure_at IS 'When the last one fail
 COMMENT ON COLUMN _wh.tenant_failures.last_sqlstate IS 'Its SQLSTATE';
 COMMENT ON COLUMN _wh.tenant_failures.last_error IS 'Its message';
 COMMENT ON COLUMN _wh.tenant_failures.retry_at IS 'Set aside until then, when one job may probe; NULL: not set aside';
+COMMENT ON COLUMN _wh.tenant_failures.first_failure_at IS 'When the first of these failed: the tenant has been out of reach since';
 
 CREATE TABLE _wh.day_loads (
 	template_name text NOT NULL,
@@ -355,6 +422,7 @@ CREATE TABLE _wh.day_loads (
 CREATE INDEX day_loads_uncounted_idx ON _wh.day_loads (template_name, target_schema) WHERE NOT counted;
 CREATE INDEX day_loads_relation_oid_idx ON _wh.day_loads (relation_oid) WHERE relation_oid IS NOT NULL;
 CREATE INDEX day_loads_suspect_idx ON _wh.day_loads (template_name, target_schema) WHERE state = 'suspect';
+CREATE INDEX day_loads_failed_idx ON _wh.day_loads (template_name, target_schema, target_date) WHERE failed_at IS NOT NULL;
 COMMENT ON TABLE _wh.day_loads IS 'The ledger: which days are loaded, from what and when';
 COMMENT ON COLUMN _wh.day_loads.template_name IS 'The template';
 COMMENT ON COLUMN _wh.day_loads.target_schema IS 'The schema';

@@ -44,7 +44,7 @@ CREATE TRIGGER notify_config
 	ON _wh.tenant_templates FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
 COMMENT ON TRIGGER notify_config ON _wh.tenant_templates IS 'Tells the launcher';
 CREATE TRIGGER notify_config
-	AFTER INSERT OR DELETE OR UPDATE OF paused
+	AFTER INSERT OR DELETE OR UPDATE OF paused, identity
 	ON _wh.warehouse FOR EACH STATEMENT EXECUTE FUNCTION _wh.notify_config();
 COMMENT ON TRIGGER notify_config ON _wh.warehouse IS 'Tells the launcher';
 
@@ -52,7 +52,7 @@ CREATE FUNCTION _wh.create_mv_name(mvname text, target_date date) RETURNS text
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_create_mv_name';
 COMMENT ON FUNCTION _wh.create_mv_name(text, date) IS
-	'Name of the day relation of a template: {mvname}_{YYYY_MM_DD}, clipped with a hash to 63 bytes; 22008 for infinity and years without four digits';
+	'Name of the day relation of a template: {mvname}_{YYYY_MM_DD}; a name of more than 52 bytes is cut and gets a hash before the date. NULL for a NULL. Errors: 22008 infinity, or a year that has not four digits';
 
 CREATE FUNCTION _wh.current_date_utc() RETURNS date
 	LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -18,7 +18,7 @@ CREATE FUNCTION _wh.update_mv_by_template(template_name text, tenant_connection_
 RETURNS boolean LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_update_mv_by_template';
 COMMENT ON FUNCTION _wh.update_mv_by_template(text, text, text, date, boolean) IS
-'Loads one day (UTC), new or again, and publishes it. When the day is today and yesterday was last loaded before it ended, yesterday is loaded again too, unless allow_refresh_yesterday is false. Returns false, after a WARNING, if there was trouble at the tenant; the old content stays. Errors as create_mv_from_template';
+'Loads one day (UTC), new or again, and publishes it. When the day is today and yesterday is in the ledger and its last load began before it ended, yesterday is loaded again too, unless allow_refresh_yesterday is false. Returns, for target_date, false after a WARNING if there was trouble at the tenant; the old content stays. Errors: as create_mv_from_template';
 
 CREATE FUNCTION _wh.update_mv_by_template(template_name text, tenant_connection_name text, target_date date)
 RETURNS boolean LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -30,7 +30,7 @@ CREATE FUNCTION _wh.update_mv_window_by_template(template_name text, tenant_conn
 RETURNS jsonb LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_update_mv_window_by_template';
 COMMENT ON FUNCTION _wh.update_mv_window_by_template(text, text, text, date, date) IS
-'Loads every day of the window (both ends included, UTC) and publishes them at the end. Returns an object with a status for every day: {"YYYY-MM-DD": {"status": "loaded", "rows": 1}} or {"status": "suspect", "rows": 1, "reason": text} or {"status": "failed", "error": text, "sqlstate": text}. Errors as create_mv_from_template, and 22023 for a window that ends before it starts';
+'Loads every day of the window (both ends included, UTC) and publishes them at the end. Returns an object with a status for every day: {"YYYY-MM-DD": {"status": "loaded", "rows": 1}}, {"status": "suspect", "rows": 1, "reason": text}, {"status": "unchanged"} or {"status": "failed", "error": text, "sqlstate": text}. Errors: as create_mv_from_template, and 22023 for a window that ends before it starts';
 
 CREATE FUNCTION _wh.update_mv_window_by_template(template_name text, tenant_connection_name text, start_date date, end_date date)
 RETURNS jsonb LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -60,10 +60,10 @@ CREATE FUNCTION _wh.does_mv_exist(target_schema text, view_name text)
 RETURNS boolean LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_does_mv_exist';
 COMMENT ON FUNCTION _wh.does_mv_exist(text, text) IS
-'Whether the schema has a materialized view of that name';
+'Whether the schema has a materialized view of that name; false also if there is no such schema';
 
 CREATE FUNCTION _wh.refresh_mv(target_schema text, view_name text)
 RETURNS boolean LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_refresh_mv';
 COMMENT ON FUNCTION _wh.refresh_mv(text, text) IS
-'Loads the day in that materialized view again; one that the ledger does not know is refreshed as REFRESH MATERIALIZED VIEW does. Returns false, after a WARNING, if there was trouble at the tenant. Errors: 42P01 no such materialized view, 55000 while the warehouse is paused';
+'Loads the day in that materialized view again, whatever its change_probe says; one that the ledger does not know is refreshed as REFRESH MATERIALIZED VIEW does, with the admin role''s rights. Returns false, after a WARNING, if there was trouble at the tenant. Errors: 42P01 no such materialized view (of a day that was combined the message says in which table it is), 55000 while the warehouse is paused';

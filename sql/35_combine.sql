@@ -19,7 +19,7 @@ CREATE FUNCTION _wh.create_combined_table_from_template_by_month(template_name t
 RETURNS jsonb LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_create_combined_table_from_template_by_month';
 COMMENT ON FUNCTION _wh.create_combined_table_from_template_by_month(text, text, text, integer, integer, boolean, boolean) IS
-'The same for a month that is over: {schema}.{template}_{YYYY_MM} of its days. A month whose year is combined is already_combined';
+'The same for a month that is over: {schema}.{template}_{YYYY_MM} of its days. A month whose year is combined is already_combined. Errors: as for a year';
 
 CREATE FUNCTION _wh.create_combined_table_from_template_by_month(template_name text, tenant_connection_name text,
 	year integer, month integer)

@@ -15,7 +15,7 @@ CREATE FUNCTION _wh.grant_tenant_reader(tenant_name text, role text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_grant_tenant_reader';
 COMMENT ON FUNCTION _wh.grant_tenant_reader(text, text) IS
-'Lets a role read one tenant: its schemas, its days and tenant views, those that are loaded later too, and the isolated views of templates with tenant_isolation; not the public views. Errors: 42704 unknown tenant or role, 22023 a role that reads all tenants by another way';
+'Lets a role read one tenant: its schemas, its days and tenant views, those that are loaded later too, and the isolated views of templates with tenant_isolation; not the public views. Waits for publications of the tenant''s views. Errors: 42704 unknown tenant or role, 22023 a role that reads all tenants by another way';
 
 CREATE FUNCTION _wh.revoke_tenant_reader(tenant_name text, role text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -34,7 +34,7 @@ CREATE FUNCTION _wh.grant_operator(role text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_grant_operator';
 COMMENT ON FUNCTION _wh.grant_operator(text) IS
-'Lets a role enqueue, cancel and pause, and read the status views; no credentials, no templates, no data. Errors: 42704 unknown role';
+'Lets a role enqueue, cancel and pause, and read the status views; no credentials, no templates, no data. Errors: 42704 unknown role, 22023 the admin role';
 
 CREATE FUNCTION _wh.revoke_operator(role text)
 RETURNS void LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -16,7 +16,7 @@ CREATE TRIGGER notify_config
 COMMENT ON TRIGGER notify_config ON _wh.schedules IS 'Tells the launcher';
 
 CREATE FUNCTION _wh.in_zone(moment timestamptz, timezone text) RETURNS timestamp
-LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp
+LANGUAGE c STABLE STRICT
 AS 'MODULE_PATHNAME', 'wh_sql_in_zone';
 COMMENT ON FUNCTION _wh.in_zone(timestamptz, text) IS
 'The wall clock of a time zone at a moment, as AT TIME ZONE; NULL if the zone is not known';
@@ -26,7 +26,7 @@ CREATE FUNCTION _wh.schedule(name text, schedule text, command text)
 RETURNS bigint LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_schedule';
 COMMENT ON FUNCTION _wh.schedule(text, text, text) IS
-'Runs a command on a schedule, as the role that calls this (for a superuser: as admin_role), as cron.schedule(); a command of that name gets the new schedule and command. Returns the schedule_id. Errors: 22023 bad schedule, with the position of the mistake; 42501 admin_role may not act for the caller, or the name belongs to another role; 42710 the name is that of a refresh or publication';
+'Runs a command on a schedule (five cron fields, @hourly and kin, or an interval such as 30 seconds), as the role that calls this, as cron.schedule(); a superuser''s runs as the admin role, with a NOTICE. A command of that name gets the new schedule and command, and stays paused if it was. Returns the schedule_id. Errors: 22023 bad schedule, with the position of the mistake; 42501 the admin role may not SET ROLE to the caller (grant it: GRANT analyst TO whadmin), or the name belongs to another role; 42710 the name is that of a refresh or publication';
 
 CREATE FUNCTION _wh.schedule(schedule text, command text)
 RETURNS bigint LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
@@ -38,7 +38,7 @@ CREATE FUNCTION _wh.unschedule(name text)
 RETURNS boolean LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_unschedule';
 COMMENT ON FUNCTION _wh.unschedule(text) IS
-'Removes a schedule, and its command if that is queued; returns true. Errors: 42704 unknown schedule, 42501 it belongs to another role';
+'Removes a schedule, and its command if that is queued; one that runs goes on. Returns true. Errors: 42704 unknown schedule, 42501 it belongs to another role';
 
 CREATE FUNCTION _wh.unschedule(schedule_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
@@ -62,13 +62,13 @@ CREATE FUNCTION _wh.setup_cron(template_name text DEFAULT NULL)
 RETURNS integer LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_setup_cron';
 COMMENT ON FUNCTION _wh.setup_cron(text) IS
-'Gives every active subscription (of one template, or NULL for all) its schedules, as far as it has not got them: "refresh {template} {tenant}", staggered where the template''s schedule has an H, "combine month {template} {tenant}" at some minute after 03:00 UTC every day, and "combine year {template} {tenant}" on 15 February at 02:00 UTC. Refreshes that have another text than their template get the template''s. Returns how many it made or changed, so 0 when called again. Errors: 42704 unknown template';
+'Gives every active subscription (of one template, or NULL for all) its schedules, as far as it has not got them: "refresh {template} {tenant}", staggered where the template''s schedule has an H, "combine month {template} {tenant}" (H 3 * * *) and "combine year {template} {tenant}" (0 2 15 2 *), with the schema at the end if it is not named after the tenant; and a template with keep_days or keep_years "retention {template}" (H 4 * * *), also when all its subscriptions have ended. Those of the last three kinds are in UTC. Refreshes that have another text than their template get the template''s. A schedule that you do not want is to be paused: one that is gone is made again. Returns how many it made or changed, so 0 when called again. Errors: 42704 unknown template';
 
 CREATE FUNCTION _wh.import_pg_cron()
 RETURNS integer LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_import_pg_cron';
 COMMENT ON FUNCTION _wh.import_pg_cron() IS
-'Copies the jobs that pg_cron has for this database and that the caller may see, inactive ones as inactive, in pg_cron''s time zone; one without a name becomes "pg_cron job" and its jobid. Each keeps its role, but a superuser''s becomes admin_role. Jobs whose name is there already are left alone, so that it can be called again; one that cannot be copied gets a WARNING that says why; pg_cron is not changed, and still runs them too. Returns how many it copied. Errors: 42704 pg_cron is not installed in this database';
+'Copies the jobs that pg_cron has for this database and that the caller may see, inactive ones as inactive, in pg_cron''s time zone. Each keeps its role, but a superuser''s gets the admin role, with a NOTICE. One without a name becomes "pg_cron job" and its jobid; the second of two roles with the same name gets its role''s name added. Jobs whose name is there already are left alone, so that it can be called again; one that cannot be copied gets a WARNING that says why. pg_cron is not changed, and still runs them too: unschedule them there. Returns how many it copied. Errors: 42704 pg_cron is not installed in this database';
 
 CREATE VIEW _wh.job AS
 SELECT c.schedule_id AS jobid, c.schedule,
@@ -78,7 +78,7 @@ SELECT c.schedule_id AS jobid, c.schedule,
 	'localhost'::text AS nodename, current_setting('port')::integer AS nodeport,
 	current_database()::text AS database, c.username, c.active, c.name AS jobname,
 	c.kind, z.timezone, c.next_run,
-	_wh.in_zone(c.next_run, 'UTC') AS next_run_utc,
+	c.next_run AT TIME ZONE 'UTC' AS next_run_utc,
 	_wh.in_zone(c.next_run, z.timezone) AS next_run_local,
 	c.last_run, c.last_status
 FROM _wh.schedules c

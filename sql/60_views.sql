@@ -44,14 +44,15 @@ COMMENT ON VIEW _wh.tenant_health IS
 'A row per tenant: closed (all is well, or it failed once or twice), open (it keeps refusing connections and is not asked before retry_at) or half-open (one job may find out whether it can be reached again)';
 
 -- The order of the cases is that in which the launcher looks.  Only a refresh
--- reads its tenant, and so waits for it.
+-- reads its tenant, and so waits for it. OFFSET 0: the health of a tenant is
+-- looked up where it matters, so that the newest jobs are read by their index.
 CREATE VIEW _wh.job_status AS
 SELECT j.job_id, j.kind, j.template_name, j.tenant_name, j.target_schema, j.target_date, j.backfill_id,
 	s.name AS schedule, j.reason,
 	j.state, j.attempt, nullif(j.not_before, '-infinity') AS not_before,
 	CASE WHEN j.state <> 'queued' THEN NULL
 		WHEN NOT current_setting('wh_worker.enabled')::boolean THEN 'wh_worker.enabled is off'
-		WHEN (SELECT paused FROM _wh.warehouse) THEN 'the warehouse is paused'
+		WHEN p.reason IS NOT NULL THEN p.reason
 		WHEN b.paused AND j.kind = 'refresh' AND j.schedule_id IS NULL THEN 'the backfill is paused'
 		WHEN NOT c.active THEN 'the tenant is paused'
 		WHEN h.state = 'open' THEN 'the tenant is set aside'
@@ -69,12 +70,14 @@ FROM _wh.jobs j
 LEFT JOIN _wh.schedules s ON s.schedule_id = j.schedule_id
 LEFT JOIN _wh.backfills b ON b.backfill_id = j.backfill_id
 LEFT JOIN _wh.tenant_connections c ON j.kind = 'refresh' AND c.tenant_name = j.tenant_name
-LEFT JOIN _wh.tenant_health h ON h.tenant_name = c.tenant_name
+LEFT JOIN LATERAL (SELECT t.state FROM _wh.tenant_health t
+		WHERE j.state = 'queued' AND t.tenant_name = c.tenant_name OFFSET 0) h ON true
 LEFT JOIN (SELECT tenant_name, count(*) AS running, count(*) FILTER (WHERE priority >= 40) AS backfills
 		FROM _wh.jobs WHERE state = 'running' AND kind = 'refresh' GROUP BY 1) r
 	ON r.tenant_name = c.tenant_name
 CROSS JOIN (SELECT count(*) FILTER (WHERE priority >= 40) AS backfills FROM _wh.jobs WHERE state = 'running') w
 CROSS JOIN LATERAL (SELECT coalesce(c.max_connections, current_setting('wh_worker.max_workers_per_tenant')::integer) AS cap) m
+CROSS JOIN (SELECT _wh.pause_reason() AS reason OFFSET 0) p
 ORDER BY j.job_id DESC;
 COMMENT ON VIEW _wh.job_status IS 'A row per job, newest first, with what a queued one waits for';
 
@@ -100,121 +103,67 @@ FROM (
 			count(*) FILTER (WHERE q.state = 'failed') AS days_failed,
 			count(*) FILTER (WHERE q.state = 'running') AS days_running,
 			min(q.started_at) AS started_at,
-			coalesce(sum(d.rows), 0)::bigint AS rows,
-			coalesce(sum(d.bytes), 0)::bigint AS bytes
+			coalesce(sum(q.rows), 0)::bigint AS rows,
+			coalesce(sum(q.bytes), 0)::bigint AS bytes
 		FROM _wh.jobs q
-		LEFT JOIN _wh.day_loads d ON d.template_name = q.template_name AND d.target_schema = q.target_schema
-			AND d.target_date = q.target_date AND d.job_id = q.job_id
 		WHERE q.backfill_id = b.backfill_id AND q.kind = 'refresh') j
 ) p
 ORDER BY p.backfill_id;
-COMMENT ON VIEW _wh.backfill_progress IS 'A row per backfill: days done, failed and running, rows, bytes on disk, a bar for \watch and an estimated end';
+COMMENT ON VIEW _wh.backfill_progress IS 'A row per backfill: days done, failed and running, the rows and bytes on disk that it loaded, a bar for \watch and an estimated end';
 
-CREATE VIEW _wh.data_freshness AS
-SELECT s.tenant_name, s.template_name, s.target_schema, s.active, s.data_through, s.last_success,
-	greatest((now() AT TIME ZONE 'UTC')::date - s.start_date + 1 - s.days_since_start, 0) AS missing_days,
-	round((extract(epoch FROM now() - s.last_success) / 3600)::numeric, 1) AS hours_old,
-	(SELECT min(c.next_run) FROM _wh.schedules c WHERE c.kind = 'refresh' AND c.active
-		AND c.template_name = s.template_name AND c.tenant_name = s.tenant_name
-		AND c.target_schema = s.target_schema) AS next_run,
-	s.days, s.rows, s.bytes, s.outdated_days,
-	(SELECT count(*) FROM _wh.day_loads d WHERE d.template_name = s.template_name
-		AND d.target_schema = s.target_schema AND d.state = 'suspect') AS suspect_days
-FROM _wh.tenant_templates s
-ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.data_freshness IS 'A row per subscription: how far its data goes, days missing since start_date up to today (UTC), hours since a day was last loaded, or seen to be unchanged, when its schedule comes due next, and days that an older version of the template loaded or whose count of rows is suspect';
-
--- The bytes are the ledger's, as of the load: asking the relations themselves
--- would lock each of them, and a hundred thousand are too many to open.
+-- Kept with the counters, by src/totals.c: the ledger and the catalogs of a large
+-- warehouse are too much to read whenever somebody looks.
 CREATE VIEW _wh.storage_usage AS
 SELECT s.tenant_name, s.template_name, s.target_schema,
-	coalesce(u.relations, 0) AS relations, coalesce(u.rows, 0) AS rows, coalesce(u.bytes, 0) AS bytes,
-	coalesce(u.day_relations, 0) AS day_relations, coalesce(u.day_rows, 0) AS day_rows,
-	coalesce(u.day_bytes, 0) AS day_bytes, coalesce(u.day_tablespaces, '{}') AS day_tablespaces,
-	coalesce(u.month_relations, 0) AS month_relations, coalesce(u.month_rows, 0) AS month_rows,
-	coalesce(u.month_bytes, 0) AS month_bytes, coalesce(u.month_tablespaces, '{}') AS month_tablespaces,
-	coalesce(u.year_relations, 0) AS year_relations, coalesce(u.year_rows, 0) AS year_rows,
-	coalesce(u.year_bytes, 0) AS year_bytes, coalesce(u.year_tablespaces, '{}') AS year_tablespaces
+	s.day_relations + s.month_relations + s.year_relations AS relations,
+	s.day_rows + s.month_rows + s.year_rows AS rows,
+	s.day_bytes + s.month_bytes + s.year_bytes AS bytes,
+	s.day_relations, s.day_rows, s.day_bytes, s.day_tablespaces,
+	s.month_relations, s.month_rows, s.month_bytes, s.month_tablespaces,
+	s.year_relations, s.year_rows, s.year_bytes, s.year_tablespaces
 FROM _wh.tenant_templates s
-LEFT JOIN (
-	SELECT r.template_name, r.target_schema,
-		sum(r.relations)::bigint AS relations, sum(r.rows)::bigint AS rows, sum(r.bytes)::bigint AS bytes,
-		(sum(r.relations) FILTER (WHERE r.tier = 'day'))::bigint AS day_relations,
-		(sum(r.rows) FILTER (WHERE r.tier = 'day'))::bigint AS day_rows,
-		(sum(r.bytes) FILTER (WHERE r.tier = 'day'))::bigint AS day_bytes,
-		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'day') AS day_tablespaces,
-		(sum(r.relations) FILTER (WHERE r.tier = 'month'))::bigint AS month_relations,
-		(sum(r.rows) FILTER (WHERE r.tier = 'month'))::bigint AS month_rows,
-		(sum(r.bytes) FILTER (WHERE r.tier = 'month'))::bigint AS month_bytes,
-		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'month') AS month_tablespaces,
-		(sum(r.relations) FILTER (WHERE r.tier = 'year'))::bigint AS year_relations,
-		(sum(r.rows) FILTER (WHERE r.tier = 'year'))::bigint AS year_rows,
-		(sum(r.bytes) FILTER (WHERE r.tier = 'year'))::bigint AS year_bytes,
-		array_agg(r.tablespace ORDER BY r.tablespace) FILTER (WHERE r.tier = 'year') AS year_tablespaces
-	FROM (
-		SELECT d.template_name, d.target_schema, d.tier, t.spcname::text AS tablespace,
-			count(*) AS relations, sum(d.rows) AS rows, sum(d.bytes) AS bytes
-		FROM (
-			SELECT template_name, target_schema, relation, relation_oid,
-				_wh.relation_tier(template_name, relation, min(target_date)) AS tier,
-				sum(rows) AS rows, sum(bytes) AS bytes
-			FROM _wh.day_loads WHERE relation_oid IS NOT NULL GROUP BY 1, 2, 3, 4) d
-		JOIN pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation
-		JOIN pg_tablespace t ON t.oid = CASE c.reltablespace
-			WHEN 0 THEN (SELECT b.dattablespace FROM pg_database b WHERE b.datname = current_database())
-			ELSE c.reltablespace END
-		GROUP BY 1, 2, 3, 4) r
-	GROUP BY 1, 2) u ON u.template_name = s.template_name AND u.target_schema = s.target_schema
 ORDER BY s.template_name, s.target_schema;
-COMMENT ON VIEW _wh.storage_usage IS 'A row per subscription: relations, rows and bytes (with indexes and TOAST, as they were when loaded), all together and by day, month and year relations, with the tablespaces of these';
+COMMENT ON VIEW _wh.storage_usage IS 'A row per subscription: relations, rows and bytes (with indexes and TOAST, as they were when loaded), all together and by day, month and year relations, with the tablespaces of these; as of the last publication';
 
 -- Who reads a part of a partition tree locks the part, and its root to know the
 -- part's bounds; the public view locks the root once, and of the tenant views
--- none if it reads the root itself.
+-- none if it reads the root itself. What a public view reads is asked of what
+-- it may depend on: its own dependencies are one for each column of each tenant.
 CREATE VIEW _wh.union_health AS
-WITH tenant_view AS (
-	SELECT s.template_name, s.target_schema, s.tenant_name, s.view_oid, s.refused_days,
-		coalesce(c.members, 0) AS members, s.part_oid,
-		coalesce(c.locks, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks,
-		coalesce(c.locks_unfiltered, 0) + 1 + CASE WHEN s.part_oid IS NOT NULL THEN 2 ELSE 0 END AS locks_unfiltered
-	FROM _wh.tenant_templates s
-	LEFT JOIN _wh.count_locks() c USING (template_name, target_schema)
-	WHERE s.view_oid IS NOT NULL
-), public_rule AS MATERIALIZED (
-	SELECT t.template_name, t.view_oid,
-		coalesce(bool_or(d.refclassid = 'pg_proc'::regclass
-			AND d.refobjid = '_wh.refuse_to_read(text)'::regprocedure), false) AS refuses,
-		coalesce(bool_or(c.relkind = 'p'), false) AS reads_tree
-	FROM _wh.mv_templates t
-	JOIN pg_rewrite r ON r.ev_class = t.view_oid
-	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-	LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
-	GROUP BY t.template_name, t.view_oid
-), public_view AS (
-	SELECT p.template_name, p.view_oid, p.refuses, m.members,
-		1 + m.locks - CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks,
+WITH public_view AS (
+	SELECT t.template_name, t.view_oid, d.refuses, m.members,
+		1 + m.locks - CASE WHEN d.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks,
 		1 + m.locks_unfiltered
-			- CASE WHEN p.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks_unfiltered
-	FROM public_rule p
+			- CASE WHEN d.reads_tree THEN m.members + m.parts - 1 ELSE greatest(m.parts - 1, 0) END AS locks_unfiltered
+	FROM _wh.mv_templates t
+	JOIN pg_rewrite r ON r.ev_class = t.view_oid AND r.rulename = '_RETURN'
 	CROSS JOIN LATERAL (
-		SELECT count(*) AS members, count(v.part_oid) AS parts, coalesce(sum(v.locks), 0) AS locks,
-			coalesce(sum(v.locks_unfiltered), 0) AS locks_unfiltered
-		FROM tenant_view v WHERE v.template_name = p.template_name) m
+		SELECT EXISTS (SELECT FROM pg_depend p WHERE p.classid = 'pg_rewrite'::regclass AND p.objid = r.oid
+				AND p.refclassid = 'pg_proc'::regclass
+				AND p.refobjid = '_wh.refuse_to_read(text)'::regprocedure) AS refuses,
+			EXISTS (SELECT FROM pg_depend p WHERE p.classid = 'pg_rewrite'::regclass AND p.objid = r.oid
+				AND p.refclassid = 'pg_class'::regclass AND p.refobjid = t.tree_oid) AS reads_tree) d
+	LEFT JOIN (
+		SELECT s.template_name, count(*) AS members, count(*) FILTER (WHERE s.reads_part) AS parts, sum(s.locks) AS locks,
+			sum(s.locks_unfiltered) AS locks_unfiltered
+		FROM _wh.tenant_templates s WHERE s.view_oid IS NOT NULL GROUP BY 1) g USING (template_name)
+	CROSS JOIN LATERAL (SELECT coalesce(g.members, 0) AS members, coalesce(g.parts, 0) AS parts, coalesce(g.locks, 0) AS locks,
+		coalesce(g.locks_unfiltered, 0) AS locks_unfiltered) m
 ), every_view AS (
 	SELECT template_name, target_schema, tenant_name, view_oid, members, locks, locks_unfiltered, refused_days, false AS refuses
-	FROM tenant_view
+	FROM _wh.tenant_templates WHERE view_oid IS NOT NULL
 	UNION ALL
 	SELECT template_name, 'public', NULL, view_oid, members, locks, locks_unfiltered, 0, refuses
 	FROM public_view
 )
 SELECT v.template_name, v.target_schema, v.tenant_name, v.members,
 	v.locks::bigint AS locks_per_query, v.locks_unfiltered::bigint AS locks_unfiltered,
-	b.lock_budget, b.lock_budget / v.locks::bigint AS readers_at_once,
+	b.lock_budget, b.lock_budget / greatest(v.locks::bigint, 1) AS readers_at_once,
 	NOT v.refuses AS readable, v.refused_days,
-	(SELECT octet_length(r.ev_action::text) FROM pg_rewrite r
-		WHERE r.ev_class = v.view_oid AND r.rulename = '_RETURN') AS definition_bytes,
+	octet_length(r.ev_action::text) AS definition_bytes,
 	_wh.lock_advice(v.locks::bigint, v.refused_days, v.refuses) AS advice
 FROM every_view v
 CROSS JOIN (SELECT _wh.lock_budget() AS lock_budget) b
+LEFT JOIN pg_rewrite r ON r.ev_class = v.view_oid AND r.rulename = '_RETURN'
 ORDER BY v.template_name, v.target_schema = 'public', v.target_schema;
-COMMENT ON VIEW _wh.union_health IS 'A row per tenant view and public view (target_schema public): the relations or tenant views it reads, the locks that a query takes (of partitions: one for the last 30 days), the locks that the server has, how many such queries fit at once, and what to do, NULL when all is well';
+COMMENT ON VIEW _wh.union_health IS 'A row per tenant view and public view (target_schema public): the relations or tenant views it reads, the locks that a query takes (of partitions: one for the last 30 days), the locks that the server has, how many such queries fit at once, and what to do, NULL when all is well; counted at the last publication of each tenant view';

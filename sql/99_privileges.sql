@@ -40,6 +40,10 @@ BEGIN
 	-- Public views that refuse to be read call it as whoever reads them.
 	EXECUTE 'GRANT EXECUTE ON FUNCTION _wh.refuse_to_read(text) TO PUBLIC';
 	EXECUTE 'REVOKE ALL ON SCHEMA _wh FROM PUBLIC';
+	-- Monitoring reads the metrics, and nothing else of ours.
+	EXECUTE 'GRANT USAGE ON SCHEMA _wh TO pg_monitor';
+	EXECUTE 'GRANT SELECT ON _wh.metrics TO pg_monitor';
+	EXECUTE 'GRANT EXECUTE ON FUNCTION _wh.metric_counters(text), _wh.metric_queue(), _wh.expected_loads(), _wh.pause_reason() TO pg_monitor';
 	-- CREATE: the partition trees of templates are made there. The grant option
 	-- is for grant_operator().
 	EXECUTE format('GRANT USAGE, CREATE ON SCHEMA _wh TO %I WITH GRANT OPTION', admin_role);

@@ -22,6 +22,7 @@
 #include "at_once.h"
 #include "attempt.h"
 #include "error.h"
+#include "metrics.h"
 #include "missing.h"
 #include "politely.h"
 #include "publish.h"
@@ -367,6 +368,23 @@ finish(void *arg)
 }
 
 static void
+count_day(const WhOnceCall *call, const WhOnceDay *day)
+{
+	WhCounted	counted = {
+		.kind = WH_COUNTED_CALL,.template_name = call->template_name,
+		.result = day->failure != NULL ? WH_COUNTED_FAILED :
+		day->refresh->unchanged ? WH_COUNTED_UNCHANGED : WH_COUNTED_SUCCEEDED
+	};
+
+	if (counted.result == WH_COUNTED_SUCCEEDED)
+	{
+		counted.rows = day->refresh->day->rows;
+		counted.bytes = day->refresh->bytes_received;
+	}
+	wh_metrics_count(&counted);
+}
+
+static void
 load_and_tell(WhOnceCall *call)
 {
 	fetch_days(call);
@@ -378,6 +396,8 @@ load_and_tell(WhOnceCall *call)
 			warn_of_failure(call, &call->days[i]);
 		else if (call->days[i].refresh != NULL && call->days[i].refresh->unchanged)
 			notice_unchanged(call, &call->days[i]);
+	for (int i = 0; i < call->ndays; i++)
+		count_day(call, &call->days[i]);
 	wh_status_phase(WH_PHASE_IDLE);
 }
 

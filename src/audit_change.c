@@ -30,7 +30,8 @@ PG_FUNCTION_INFO_V1(wh_sql_audit_change);
 /* Kept by the warehouse, or by a trigger of the same table. */
 static const char *const kept_columns[] = {
 	"created_at", "updated_at", "version", "view_oid", "isolated_view_oid", "tree_oid", "part_oid", "days", "days_since_start",
-	"outdated_days", "rows", "bytes", "data_through", "last_success", "locks", "refused_days", "next_run",
+	"outdated_days", "rows", "bytes", "data_through", "last_success",
+	"complete_until", "run_seconds", "queue_seconds", "failing_since", "locks", "refused_days", "next_run",
 	"last_run", "last_status"
 };
 

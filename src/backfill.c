@@ -22,6 +22,7 @@
 #include "backfill.h"
 #include "clock.h"
 #include "event.h"
+#include "log_event.h"
 #include "queue.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -67,7 +68,7 @@ PG_FUNCTION_INFO_V1(wh_sql_retry_failed);
 "  LEFT JOIN _wh.day_loads l ON l.template_name = $1" \
 "    AND l.target_schema = s.target_schema AND l.target_date = d.target_date::date" \
 "  LEFT JOIN (pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace)" \
-"    ON r.oid = l.relation_oid AND r.relname = l.relation AND n.nspname = l.target_schema)," \
+"    ON r.oid = l.relation_oid AND r.relname = l.relation AND n.nspname = l.target_schema AND r.relispopulated)," \
 " day AS (" \
 "  SELECT tenant_name, target_schema, target_date, reason FROM wanted" \
 "   WHERE CASE $6 WHEN 'missing' THEN NOT has_content" \
@@ -619,7 +620,10 @@ end_backfill(int64 backfill_id, const BackfillState *state)
 		if (wh_query("UPDATE _wh.backfills SET state = $2, last_error = $3,"
 					 " finished_at = clock_timestamp() WHERE backfill_id = $1 AND state = 'running'",
 					 lengthof(args), args) == 1)
+		{
 			wh_event_backfill(backfill_id, outcome);
+			wh_log_backfill_ended(backfill_id, state->template_name, outcome, error);
+		}
 	}
 }
 

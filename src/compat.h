@@ -10,10 +10,15 @@
 #endif
 
 #include "catalog/pg_namespace.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "rewrite/rewriteManip.h"
 #include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
+#include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
@@ -126,11 +131,41 @@ wh_find_setting(const char *name)
 						InvalidTransactionId, InvalidMultiXactId, NULL, NULL, true)
 #endif
 
+/* A wait event of ours; before 17 those of all extensions are one. */
+#if PG_VERSION_NUM >= 170000
+#define WH_WAIT_EVENT_NEW(name) WaitEventExtensionNew(name)
+#else
+#define WH_WAIT_EVENT_NEW(name) ((void) (name), PG_WAIT_EXTENSION)
+#endif
+
 #if PG_VERSION_NUM >= 180000
 #define WH_PGSTAT_REPORT_ANALYZE(rel, live) \
 	pgstat_report_analyze(rel, live, 0, true, GetCurrentTimestamp())
 #else
 #define WH_PGSTAT_REPORT_ANALYZE(rel, live) pgstat_report_analyze(rel, live, 0, true)
 #endif
+
+/*
+ * The query of a view as its rule has it: before 16 its range table begins with
+ * the view itself, as OLD and NEW.
+ */
+static inline Query *
+wh_rule_query(Relation view, Query *query)
+{
+#if PG_VERSION_NUM < 160000
+	static const char *const names[] = {"new", "old"};
+
+	for (int i = 0; i < 2; i++)
+	{
+		RangeTblEntry *entry = addRangeTableEntryForRelation(make_parsestate(NULL), view, AccessShareLock,
+															 makeAlias(names[i], NIL), false, false)->p_rte;
+
+		entry->requiredPerms = 0;
+		query->rtable = lcons(entry, query->rtable);
+	}
+	OffsetVarNodes((Node *) query, 2, 0);
+#endif
+	return query;
+}
 
 #endif

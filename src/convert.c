@@ -245,7 +245,7 @@ begin_settings(const Conversion *conversion)
 	return nest_level;
 }
 
-/* The bounds of a month let pass what is in another day of it. */
+/* The bounds of a month let pass what is in another day of it.  Of one that was adopted nothing else says the day. */
 static void
 check_days_of_rows(const Conversion *conversion)
 {
@@ -305,7 +305,8 @@ build(Conversion *conversion)
 
 	wh_template_code_check_columns(conversion->tmpl->columns);
 	wh_restricted_begin(&restricted);
-	if (conversion->is_period && conversion->tmpl->in_tree)
+	if (conversion->is_period && conversion->tmpl->in_tree &&
+		get_attnum(conversion->relid, WH_DATE_COLUMN) != InvalidAttrNumber)
 		check_days_of_rows(conversion);
 	fill_target(conversion, &target);
 	rows = wh_member_rows_open(rows_query(conversion, date));

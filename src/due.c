@@ -24,6 +24,7 @@
 #include "error.h"
 #include "guc.h"
 #include "log_context.h"
+#include "log_event.h"
 #include "schedule.h"
 #include "sqlutil.h"
 
@@ -195,16 +196,6 @@ attempt(Attempt *what)
 	return error;
 }
 
-static void
-complain(int64 schedule_id, const ErrorData *error)
-{
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("schedule " INT64_FORMAT " could not be decided on: %s", schedule_id,
-					error->message),
-			 error->detail ? errdetail_log("%s", error->detail) : 0));
-}
-
 static TimestampTz
 later(TimestampTz now, int ms)
 {
@@ -221,13 +212,13 @@ decide_on(int64 schedule_id, TimestampTz now)
 
 	if (error == NULL)
 		return run.next_run == DT_NOBEGIN ? later(now, AGAIN_MS) : run.next_run;
-	complain(schedule_id, error);
+	wh_log_schedule_error(schedule_id, error, wh_sqlstate_is_transient(error->sqlerrcode));
 	if (wh_sqlstate_is_transient(error->sqlerrcode))
 		return later(now, TROUBLE_MS);	/* not the schedule's fault */
 	mark.message = error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message;
 	error = attempt(&mark);
 	if (error != NULL)
-		complain(schedule_id, error);
+		wh_log_schedule_error(schedule_id, error, wh_sqlstate_is_transient(error->sqlerrcode));
 	return error != NULL || mark.next_run == DT_NOBEGIN ? later(now, TROUBLE_MS) : mark.next_run;
 }
 

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "commands/dbcommands.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -23,12 +24,14 @@
 #include "nodes/execnodes.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
 #include "decode.h"
 #include "fetch_day.h"
 #include "guc.h"
+#include "progress.h"
 #include "refresh.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -37,6 +40,9 @@
 
 /* How much may come before the progress is shown again. */
 #define WH_PROGRESS_BYTES (64 * 1024)
+
+/* Of the name of our database, at least, in that of the session at the tenant. */
+#define NAME_BYTES 12
 
 struct WhDayStream
 {
@@ -57,10 +63,27 @@ struct WhDayStream
 
 PG_FUNCTION_INFO_V1(wh_sql_fetch_day);
 
+/*
+ * Who reads, and what, for the administrator of the tenant: "wh_worker:
+ * foodlogstats 2025-07-04 for warehouse".  Its server cuts a name after 63 bytes,
+ * so the template and our database share what the rest leaves.
+ */
 static char *
 name_at_tenant(const WhTemplate *tmpl, DateADT date)
 {
-	return psprintf("wh_worker: %s %s", tmpl->name, wh_date_text(date));
+	const char *database = get_database_name(MyDatabaseId);
+	int			room = NAMEDATALEN - 1 - strlen("wh_worker:  YYYY-MM-DD for ");
+	int			template_bytes = strlen(tmpl->name);
+	int			database_bytes = strlen(database);
+
+	if (template_bytes + database_bytes > room)
+	{
+		database_bytes = pg_mbcliplen(database, database_bytes,
+									  Max(room - template_bytes, NAME_BYTES));
+		template_bytes = pg_mbcliplen(tmpl->name, template_bytes, room - database_bytes);
+	}
+	return psprintf("wh_worker: %.*s %s for %.*s", template_bytes, tmpl->name, wh_date_text(date),
+					database_bytes, database);
 }
 
 void
@@ -193,6 +216,7 @@ show_progress(WhDayStream *stream)
 		return;
 	stream->bytes_shown = stream->bytes;
 	wh_status_progress(stream->rows, stream->bytes);
+	wh_progress_bytes(stream->bytes);
 }
 
 /* The tenant is told to end its transaction as soon as its rows are here. */
@@ -212,6 +236,7 @@ end_of_rows(WhDayStream *stream)
 	else
 		wh_remote_end(stream->remote);
 	wh_status_progress(stream->rows, stream->bytes);
+	wh_progress_bytes(stream->bytes);
 	stream->ended = true;
 	if (stream->rate != NULL)
 		wh_rate_end(stream->rate, stream->rows, stream->bytes);

@@ -33,7 +33,9 @@ int			wh_max_day_size = 10 * 1024 * 1024;
 int			wh_swap_lock_timeout = 200;
 int			wh_worker_idle_timeout = 60 * 1000;
 int			wh_history_days = 30;
+int			wh_log_min_duration = 10 * 60 * 1000;
 int			wh_audit_days = 365;
+char	   *wh_status_page_file = NULL;
 char	   *wh_key_file = NULL;
 char	   *wh_password_command = NULL;
 char	   *wh_timezone = NULL;
@@ -157,8 +159,8 @@ define_schedule_settings(void)
 							   NULL, &wh_timezone, "UTC", PGC_SIGHUP, 0,
 							   check_timezone, NULL, NULL);
 	DefineCustomIntVariable("wh_worker.catchup_days",
-							"How many days back a schedule heals missing days by itself.",
-							NULL, &wh_catchup_days, 7, 0, 36500, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							"How many days back a schedule looks for days that are missing, failed or were fetched before they were over.",
+							"0: only today, and yesterday once.", &wh_catchup_days, 7, 0, 36500, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("wh_worker.debug_clock_offset",
 							"Shifts the clock by which schedules are kept; for tests.",
 							NULL, &wh_debug_clock_offset, 0, INT_MIN, INT_MAX, PGC_SIGHUP,
@@ -169,8 +171,8 @@ static void
 define_process_settings(void)
 {
 	DefineCustomStringVariable("wh_worker.databases",
-							   "Databases that hold a warehouse, separated by commas.",
-							   "Each gets a launcher as soon as it exists.",
+							   "Databases that hold a warehouse, separated by commas, in double quotes where they have capitals.",
+							   "At most 32. Each gets a launcher as soon as it exists.",
 							   &wh_databases, "postgres", PGC_SIGHUP, 0,
 							   check_databases, NULL, NULL);
 	DefineCustomBoolVariable("wh_worker.enabled",
@@ -188,11 +190,11 @@ define_process_settings(void)
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("wh_worker.admin_role",
 							   "Role that launchers and workers run as and that owns all warehouse objects.",
-							   NULL, &wh_admin_role, "whadmin", PGC_POSTMASTER, 0,
+							   "CREATE EXTENSION makes it; set this before.", &wh_admin_role, "whadmin", PGC_POSTMASTER, 0,
 							   check_role, NULL, NULL);
 	DefineCustomStringVariable("wh_worker.reader_role",
 							   "Role that gets SELECT on what is published.",
-							   NULL, &wh_reader_role, "phood_ro", PGC_SIGHUP, 0,
+							   "After a change run sql/create.sql again, or _wh.apply_grants().", &wh_reader_role, "phood_ro", PGC_SIGHUP, 0,
 							   check_role, NULL, NULL);
 }
 
@@ -204,7 +206,7 @@ define_job_settings(void)
 							&wh_max_attempts, 5, 1, 1000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	define_duration("wh_worker.retry_delay",
-					"Wait before the second attempt of a job; it doubles with each further one.",
+					"Wait before the second attempt of a job; it doubles with each further one, up to wh_worker.retry_delay_max.",
 					&wh_retry_delay, 10 * 1000, 1);
 	define_duration("wh_worker.retry_delay_max",
 					"Longest wait before an attempt.",
@@ -233,7 +235,8 @@ define_job_settings(void)
 					"An idle worker, and its tenant connection, goes away after this.",
 					&wh_worker_idle_timeout, 60 * 1000, 1);
 	DefineCustomIntVariable("wh_worker.history_days",
-							"Days that finished jobs and their history are kept.", NULL,
+							"Days that finished jobs and their history are kept.",
+							"Of the history at most a million rows.",
 							&wh_history_days, 30, 1, 36500, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("wh_worker.audit_days",
@@ -241,6 +244,16 @@ define_job_settings(void)
 							"Connections to tenants are kept for wh_worker.history_days.",
 							&wh_audit_days, 365, 1, 36500, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
+}
+
+static void
+define_log_settings(void)
+{
+	DefineCustomIntVariable("wh_worker.log_min_duration",
+							"Logs each job that succeeded and took at least this long.",
+							"0 logs all of them, -1 none. What fails is logged in any case.",
+							&wh_log_min_duration, 10 * 60 * 1000, -1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 /* The program is run without a shell, and from the data directory. */
@@ -260,21 +273,42 @@ define_secret_settings(void)
 {
 	DefineCustomStringVariable("wh_worker.key_file",
 							   "File with the keys that encrypt passwords of tenants at rest.",
-							   "The first key encrypts, all decrypt. Empty: passwords are stored in clear.",
+							   "The first key encrypts, all decrypt. Empty: they are stored in clear.",
 							   &wh_key_file, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("wh_worker.password_command",
-							   "Program that prints the password of a tenant for which none is stored.",
+							   "Program, with its full path and arguments, that prints the password of a tenant for which none is stored and password_from_command is true.",
 							   "It is run with the tenant's name as its last argument.",
 							   &wh_password_command, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   check_password_command, NULL, NULL);
+}
+
+static bool
+check_page_file(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0' && !is_absolute_path(*newval))
+	{
+		GUC_check_errdetail("Give the file with its full path.");
+		return false;
+	}
+	return true;
+}
+
+static void
+define_page_settings(void)
+{
+	DefineCustomStringVariable("wh_worker.status_page_file",
+							   "File into which _wh.write_status_page() writes the status page.",
+							   "It is replaced as a whole, so the server has to be allowed to write to its directory. Empty: none.",
+							   &wh_status_page_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_page_file, NULL, NULL);
 }
 
 static void
 define_planner_settings(void)
 {
 	DefineCustomBoolVariable("wh_worker.enable_stable_pruning",
-							 "Prunes partition trees by CURRENT_DATE and now() when a query is planned.",
+							 "Whether partitions are excluded by CURRENT_DATE and now() when a query is planned.",
 							 "Plans cached before a change keep what they have.",
 							 &wh_enable_stable_pruning, true, PGC_USERSET, GUC_EXPLAIN,
 							 NULL, NULL, NULL);
@@ -286,7 +320,9 @@ wh_guc_define(void)
 	define_process_settings();
 	define_job_settings();
 	define_schedule_settings();
+	define_log_settings();
 	define_secret_settings();
+	define_page_settings();
 	define_planner_settings();
 	MarkGUCPrefixReserved(WH_LIBRARY_NAME);
 }

@@ -25,7 +25,9 @@ extern int	wh_max_day_size;	/* kB; 0: no limit */
 extern int	wh_swap_lock_timeout;	/* ms */
 extern int	wh_worker_idle_timeout; /* ms */
 extern int	wh_history_days;
+extern int	wh_log_min_duration;	/* ms; -1: no job */
 extern int	wh_audit_days;
+extern char *wh_status_page_file;	/* empty: none */
 extern char *wh_key_file;		/* empty: none */
 extern char *wh_password_command;	/* empty: none */
 extern char *wh_timezone;

@@ -18,6 +18,7 @@
 #include "guc.h"
 #include "health.h"
 #include "jitter.h"
+#include "log_event.h"
 #include "sqlutil.h"
 
 /* Failures in a row from which on a tenant is set aside. */
@@ -91,7 +92,10 @@ wh_health_failed(const char *tenant_name, const WhFailure *failure)
 	if (failures < FAILURES_TO_OPEN)
 		return false;
 	if (set_aside(tenant_name, failures) && failures == FAILURES_TO_OPEN)
+	{
 		wh_event_tenant(tenant_name, "open");
+		wh_log_tenant_set_aside(tenant_name, failures, failure);
+	}
 	return true;
 }
 
@@ -99,10 +103,14 @@ void
 wh_health_reached(const char *tenant_name)
 {
 	WhArg		args[] = {WH_TEXT(tenant_name)};
+	int32		failures;
 
 	if (wh_query("DELETE FROM _wh.tenant_failures WHERE tenant_name = $1"
 				 " RETURNING consecutive_failures", lengthof(args), args) == 0)
 		return;
-	if (wh_get_int4(0, 1) >= FAILURES_TO_OPEN)
-		wh_event_tenant(tenant_name, "closed");
+	failures = wh_get_int4(0, 1);
+	if (failures < FAILURES_TO_OPEN)
+		return;
+	wh_event_tenant(tenant_name, "closed");
+	wh_log_tenant_back(tenant_name, failures);
 }

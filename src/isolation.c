@@ -26,6 +26,12 @@
 
 #define ISOLATED_SUFFIX "_isolated"
 
+char *
+wh_isolation_view_name(const char *template_name)
+{
+	return wh_template_fit_name(psprintf("%s" ISOLATED_SUFFIX, template_name), NAMEDATALEN - 1);
+}
+
 Oid
 wh_isolation_read_view(WhView *view, const WhTemplate *tmpl)
 {
@@ -34,7 +40,7 @@ wh_isolation_read_view(WhView *view, const WhTemplate *tmpl)
 
 	memset(view, 0, sizeof(WhView));
 	view->schema = "public";
-	view->name = wh_template_fit_name(psprintf("%s" ISOLATED_SUFFIX, tmpl->name), NAMEDATALEN - 1);
+	view->name = wh_isolation_view_name(tmpl->name);
 	view->template_name = tmpl->name;
 	view->columns = tmpl->columns;
 	view->is_public = true;

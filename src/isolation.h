@@ -9,6 +9,9 @@
 #include "view.h"
 #include "template.h"
 
+/* Its name in the schema public. */
+extern char *wh_isolation_view_name(const char *template_name);
+
 /* Reads the state of the view; returns the OID we remember for it. */
 extern Oid	wh_isolation_read_view(WhView *view, const WhTemplate *tmpl);
 

@@ -27,20 +27,24 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "audit.h"
 #include "backfill.h"
 #include "due.h"
 #include "guc.h"
+#include "identity.h"
 #include "launcher.h"
 #include "log_context.h"
+#include "log_event.h"
 #include "missing.h"
 #include "queue.h"
 #include "ready.h"
 #include "sqlutil.h"
 #include "status.h"
 #include "supervisor.h"
+#include "upkeep.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
 
@@ -48,9 +52,6 @@
 #define REREAD_MS (60 * 1000)
 #define PUBLISH_MS (20 * 1000)
 #define ATTEND_AGAIN_MS 1000
-#define PRUNE_MS (60 * 60 * 1000)
-#define PRUNE_AGAIN_MS 1000
-#define NOTICE_MS 1000
 #define SHORTAGE_MS 1000
 #define RESTART_MS 1000
 #define STEP_BACK_MS 1000
@@ -87,11 +88,9 @@ static MemoryContext cycle_context = NULL;
 static char my_database[NAMEDATALEN];
 
 static bool need_reread = true;
-static bool paused = false;
+static WhPause pause_state = WH_RUNS;
 static bool shortage_logged = false;
 static TimestampTz last_reread = 0;
-static TimestampTz last_prune = 0;
-static TimestampTz last_notice = 0;
 static TimestampTz no_start_before = 0;
 static TimestampTz last_cycle = 0;
 static TimestampTz wake_at;
@@ -112,10 +111,10 @@ wake_within(long ms)
 /* ---- reading ---- */
 
 static void
-read_paused(void)
+read_pause(void)
 {
 	wh_spi_begin();
-	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	pause_state = wh_identity_pause();
 	wh_spi_end();
 }
 
@@ -203,7 +202,7 @@ reread_all(void)
 	for (int i = 0; i < wh_status_max_slots(); i++)
 		if (workers[i].known && workers[i].job.job_id != 0)
 			wh_ready_started(&workers[i].job);
-	read_paused();
+	read_pause();
 	read_tenants();
 	read_unreachable();
 	read_backfills();
@@ -395,11 +394,7 @@ complain_of_shortage(void)
 {
 	wh_status_error("no background worker slot is free; increase max_worker_processes");
 	if (!shortage_logged)
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("wh_worker cannot start a worker in database \"%s\": no background worker slot is free",
-						my_database),
-				 errhint("Increase max_worker_processes.")));
+		wh_log_no_process(my_database);
 	shortage_logged = true;
 	wake_within(SHORTAGE_MS);
 }
@@ -649,51 +644,14 @@ attend_to_backfills(void)
 	wake_within(0);
 }
 
-static void
-prune(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	bool		more;
-
-	if (last_prune != 0 && !TimestampDifferenceExceeds(last_prune, now, PRUNE_MS))
-		return;
-	wh_begin_transaction();
-	more = wh_queue_prune();
-	more = wh_audit_prune() || more;
-	wh_commit_transaction(cycle_context);
-	last_prune = now;
-	if (more)
-	{
-		last_prune = TimestampTzPlusMilliseconds(now, PRUNE_AGAIN_MS - PRUNE_MS);
-		wake_within(PRUNE_AGAIN_MS);
-	}
-}
-
-/* Days whose relation a person took away; their views are published anew. */
-static void
-notice_missing_days(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	ListCell   *cell;
-
-	if (!TimestampDifferenceExceeds(last_notice, now, NOTICE_MS))
-		return;
-	last_notice = now;
-	wh_begin_transaction();
-	foreach(cell, wh_missing_notice_changed())
-		(void) wh_queue_enqueue_publish(lfirst(cell), 0);
-	wh_commit_transaction(cycle_context);
-	wh_missing_committed();
-}
-
 /* ---- schedules ---- */
 
 static void
 run_schedules(void)
 {
-	if (!paused && wh_due_run())
+	if (pause_state == WH_RUNS && wh_due_run())
 		wake_within(0);
-	if (!paused && wh_due_ms() >= 0)
+	if (pause_state == WH_RUNS && wh_due_ms() >= 0)
 		wake_within(wh_due_ms());
 }
 
@@ -708,7 +666,8 @@ notice_step_back(void)
 	if (TimestampDifferenceExceeds(now, last_cycle, STEP_BACK_MS))
 	{
 		need_reread = true;
-		no_start_before = last_prune = last_notice = 0;
+		no_start_before = 0;
+		wh_upkeep_clock_stepped_back();
 	}
 	last_cycle = now;
 }
@@ -736,10 +695,8 @@ have_extension(void)
 		return true;
 	}
 	if (!complained)
-		ereport(LOG,
-				(errmsg("wh_worker waits in database \"%s\": extension \"wh_worker\" is not created",
-						my_database),
-				 errhint("Run CREATE EXTENSION wh_worker there.")));
+		wh_log_launcher_waits(my_database, "extension \"wh_worker\" is not created",
+							  "Run CREATE EXTENSION wh_worker there.");
 	complained = true;
 	need_reread = true;
 	wh_status_error("extension \"wh_worker\" is not created in this database");
@@ -769,6 +726,26 @@ report_idle(void)
 	wh_status_phase(WH_PHASE_IDLE);
 }
 
+/* A copy starts nothing at all: what its ledger says is not true yet. */
+static bool
+is_confirmed(void)
+{
+	static bool complained = false;
+
+	if (pause_state != WH_UNCONFIRMED)
+		complained = false;
+	else if (!complained)
+	{
+		ereport(LOG,
+				(errmsg("wh_worker starts no job in database \"%s\": %s", my_database, wh_identity_reason(pause_state)),
+				 errhint("%s", wh_identity_hint(pause_state))));
+		complained = true;
+		wh_status_error(wh_identity_reason(pause_state));
+		wh_status_phase(WH_PHASE_WAITING);
+	}
+	return pause_state != WH_UNCONFIRMED;
+}
+
 /* True when there is nothing left to do here: switched off, and all at rest. */
 static bool
 cycle(void)
@@ -782,7 +759,6 @@ cycle(void)
 	notice_step_back();
 	if (!have_extension())
 		return !wh_enabled || !database_is_listed();
-	report_idle();
 	/* In this order: what a job left to be known is told before its end shows. */
 	starting = look_at_workers(infos, slots, &n);
 	read_news();
@@ -791,12 +767,14 @@ cycle(void)
 		wh_status_want_worker(false);
 		return n == 0;
 	}
-	if (!paused)
+	if (!is_confirmed())
+		return false;
+	report_idle();
+	if (pause_state == WH_RUNS)
 		dispatch(infos, slots, n, starting);
 	attend_to_backfills();
 	run_schedules();
-	notice_missing_days();
-	prune();
+	wake_within(wh_upkeep(cycle_context));
 	return false;
 }
 
@@ -843,8 +821,9 @@ rest(void)
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake_at);
 
 	pgstat_report_stat(false);
+	wh_activity_cycle(false);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(ms, REREAD_MS), PG_WAIT_EXTENSION);
+					 Min(ms, REREAD_MS), wh_wait_event(WH_WAIT_LAUNCHER_MAIN));
 	ResetLatch(MyLatch);
 	/* A cancel that came while we slept has nothing to cancel. */
 	QueryCancelPending = false;
@@ -884,14 +863,17 @@ wh_launcher_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	wh_ready_reset();
 	wh_missing_watch();
+	wh_log_process_started("launcher", my_database);
 
 	for (;;)
 	{
 		MemoryContextSwitchTo(cycle_context);
 		MemoryContextReset(cycle_context);
 		wake_at = DT_NOEND;
+		wh_activity_cycle(true);
 		if (guarded_cycle())
-			return;
+			break;
 		rest();
 	}
+	wh_log_process_stopped("launcher", my_database);
 }

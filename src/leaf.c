@@ -43,11 +43,25 @@ typedef struct LeafRows
 
 /* ---- bounds ---- */
 
+/* A table of a year that was adopted has no other column that says it. */
+static void
+require_date_column(const WhTemplate *tmpl)
+{
+	if (tmpl->date_attnum == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nothing says which day rows of template \"%s\" are of", tmpl->name),
+				 errdetail("A table of a month or year that was taken over has no column for that but the date_column of its template."),
+				 errhint("Set date_column of the template to what it was.")));
+}
+
 char *
 wh_leaf_condition(const WhLeaf *leaf)
 {
-	const char *column = wh_quote(leaf->tmpl->date_column);
+	const char *column;
 
+	require_date_column(leaf->tmpl);
+	column = wh_quote(leaf->tmpl->date_column);
 	return psprintf("%s >= %s AND %s < %s", column, wh_tree_bound(leaf->tmpl, leaf->first),
 					column, wh_tree_bound(leaf->tmpl, leaf->last + 1));
 }
@@ -55,8 +69,10 @@ wh_leaf_condition(const WhLeaf *leaf)
 char *
 wh_leaf_day_expression(const WhTemplate *tmpl)
 {
-	const char *column = wh_quote(tmpl->date_column);
+	const char *column;
 
+	require_date_column(tmpl);
+	column = wh_quote(tmpl->date_column);
 	if (TupleDescAttr(tmpl->columns, tmpl->date_attnum - 1)->atttypid == TIMESTAMPTZOID)
 		return psprintf("pg_catalog.timezone('UTC', %s)::pg_catalog.date", column);
 	return psprintf("%s::pg_catalog.date", column);

@@ -7,13 +7,14 @@
  * May not touch a day relation or a view.
  *
  * Locks: the ledger row of the refresh's day, before the strong lock on its
- * relation.
+ * relation; after a failure the row of the subscription.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
 
 #include "clock.h"
+#include "freshness.h"
 #include "late.h"
 #include "ledger.h"
 #include "publish.h"
@@ -322,4 +323,7 @@ wh_ledger_failed(const char *template_name, const char *tenant_name,
 			 " ON CONFLICT (template_name, target_schema, target_date) DO UPDATE SET"
 			 "  failed_at = excluded.failed_at, last_error = excluded.last_error",
 			 lengthof(args), args);
+	/* a call that runs at once keeps its locks for as long as its caller likes, and tells him */
+	if (job_id != 0)
+		wh_freshness_failed(template_name, schema, date);
 }

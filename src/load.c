@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "leaf.h"
 #include "load.h"
+#include "progress.h"
 #include "sqlutil.h"
 #include "statistics.h"
 #include "status.h"
@@ -72,7 +73,7 @@ check_is_ours(const WhDayTarget *target, Oid relid)
 			(errcode(ERRCODE_DUPLICATE_TABLE),
 			 errmsg("relation \"%s.%s\" exists and was not made by wh_worker",
 					target->schema, target->relname),
-			 errhint("Rename or drop it, then load the day again.")));
+			 errhint("Rename or drop it, then load the day again. What dblink filled can be taken over with _wh.adopt().")));
 }
 
 static bool
@@ -311,6 +312,7 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 				  WhRowSource source, void *arg)
 {
 	Relation	rel = table_open(day->relid, load_lock_mode(target));
+	bool		shown;
 
 	check_is_own(target, rel);
 	check_shape(target, rel);
@@ -321,7 +323,11 @@ load_existing_day(WhLoadedDay *day, const WhDayTarget *target,
 								   rel->rd_rel->relam, rel->rd_rel->relpersistence,
 								   load_lock_mode(target));
 	LockRelationOid(day->transient, AccessExclusiveLock);
+	/* the transient heap is nobody's business */
+	shown = wh_progress_begin(day->relid);
 	day->rows = load_rows(target, day->transient, source, arg);
+	if (shown)
+		wh_progress_end();
 	day->has_statistics = !wh_statistics_can_wait(rel, day->rows);
 	table_close(rel, NoLock);
 	day->index_pairs = wh_swap_prepare(day->relid, day->transient, day->has_statistics);

@@ -1,17 +1,20 @@
 /*
  * log_context.c: which operation a message is about, as JSON, in its context.
  *
- *     CONTEXT:  wh_worker: {"process":"worker","database":"warehouse",
- *               "operation":"refresh","job_id":7,"template":"t",...}
+ *     CONTEXT:  wh_worker: {"event":"job_failed","process":"worker",
+ *               "database":"warehouse","operation":"refresh","job_id":7,...}
  *
  * (on one line).  PostgreSQL writes the context of a message into its log in
  * every format, after the message: CONTEXT in plain text, a column of csvlog, a
  * field of jsonlog.  So a program finds the operation without parsing what was
- * written for people.  It holds names only, and of those no more than one line.
+ * written for people.  It holds names and numbers only, and of those no more
+ * than one line.
  *
  * Processes of ours have one for their life, and say what job they run; functions
- * that run at once have one for the call.  Touches no catalog: it is made while
- * an error is reported.
+ * that run at once have one for the call.  What log_event.c knows of a thing that
+ * happened is added.  A message has one such line: of an operation within a
+ * process it is the operation's.  Touches no catalog: it is made while an error
+ * is reported.
  */
 #include "postgres.h"
 
@@ -22,10 +25,12 @@
 
 #include "json_text.h"
 #include "log_context.h"
+#include "status.h"
 
 static const char *my_process = NULL;
 static const char *my_database = NULL;
 static const WhJob *my_job = NULL;
+static const WhLogFacts *my_facts = NULL;
 static ErrorContextCallback process_callback;
 
 /* As wh_date_text(), which may raise. */
@@ -71,6 +76,42 @@ add_job(StringInfo json, const WhJob *job)
 	wh_json_text(json, "username", job->username);
 }
 
+/* What was being done, unless a thing that happened says when it did. */
+static void
+add_phase(StringInfo json)
+{
+	WhPhase		phase = wh_status_get_phase();
+
+	if (my_facts != NULL)
+		wh_json_text(json, "phase", my_facts->phase);
+	else if (phase != WH_PHASE_IDLE)
+		wh_json_text(json, "phase", wh_status_phase_name(phase));
+}
+
+static void
+add_facts(StringInfo json, const WhLogFacts *facts)
+{
+	const WhJob *job = my_job;
+
+	/* what the job has told is not told twice */
+	if (job == NULL)
+	{
+		add_number(json, "job_id", facts->job_id);
+		add_number(json, "backfill_id", facts->backfill_id);
+		add_number(json, "schedule_id", facts->schedule_id);
+	}
+	add_target(json, job && job->template_name ? NULL : facts->template_name,
+			   job && job->tenant_name ? NULL : facts->tenant_name,
+			   job && job->target_schema ? NULL : facts->schema);
+	if (facts->has_counts)
+	{
+		wh_json_int(json, "rows", facts->rows);
+		wh_json_int(json, "bytes", facts->bytes);
+	}
+	if (facts->has_duration)
+		wh_json_int(json, "ms", facts->ms);
+}
+
 /* ---- callbacks ---- */
 
 static void
@@ -78,27 +119,25 @@ begin(StringInfo json)
 {
 	initStringInfo(json);
 	appendStringInfoChar(json, '{');
+	if (my_facts != NULL)
+		wh_json_text(json, "event", my_facts->event);
+	wh_json_text(json, "process", my_process);
+	wh_json_text(json, "database", my_database == NULL && my_facts != NULL ?
+				 my_facts->database : my_database);
 }
 
 static void
 tell(StringInfo json)
 {
+	int			sqlstate = geterrcode();
+
+	if (my_facts != NULL)
+		add_facts(json, my_facts);
+	if (sqlstate != ERRCODE_SUCCESSFUL_COMPLETION && sqlstate != ERRCODE_WARNING)
+		wh_json_text(json, "sqlstate", unpack_sql_state(sqlstate));
 	appendStringInfoChar(json, '}');
 	errcontext("wh_worker: %s", json->data);
 	pfree(json->data);
-}
-
-static void
-tell_process(void *arg pg_attribute_unused())
-{
-	StringInfoData json;
-
-	begin(&json);
-	wh_json_text(&json, "process", my_process);
-	wh_json_text(&json, "database", my_database);
-	if (my_job != NULL)
-		add_job(&json, my_job);
-	tell(&json);
 }
 
 static void
@@ -113,6 +152,32 @@ tell_operation(void *arg)
 	add_target(&json, context->template_name, context->tenant_name, context->schema);
 	if (context->has_date)
 		add_date(&json, context->date);
+	add_phase(&json);
+	tell(&json);
+}
+
+static bool
+operation_tells(void)
+{
+	for (ErrorContextCallback *callback = error_context_stack; callback != NULL; callback = callback->previous)
+		if (callback->callback == tell_operation)
+			return true;
+	return false;
+}
+
+static void
+tell_process(void *arg pg_attribute_unused())
+{
+	StringInfoData json;
+
+	if (operation_tells())
+		return;
+	begin(&json);
+	if (my_job != NULL)
+	{
+		add_job(&json, my_job);
+		add_phase(&json);
+	}
 	tell(&json);
 }
 
@@ -147,6 +212,12 @@ void
 wh_log_context_job(const WhJob *job)
 {
 	my_job = job;
+}
+
+void
+wh_log_context_facts(const WhLogFacts *facts)
+{
+	my_facts = facts;
 }
 
 int64

@@ -2,8 +2,9 @@
  * missing.c: days and views that a person took away.
  *
  * A day counts only under its name and in its schema: a relation that was
- * dropped, renamed or moved is no longer the day's, and the ledger has to say
- * so before somebody believes it.
+ * dropped, renamed or moved is no longer the day's, and neither is one whose
+ * content was taken (REFRESH … WITH NO DATA).  The ledger has to say so before
+ * somebody believes it.
  *
  * Called by the launcher and by the functions that run at once.  The launcher does not compare a ledger of a million days
  * with pg_class again and again: the relation cache is told of every relation
@@ -23,6 +24,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "identity.h"
 #include "missing.h"
 #include "sqlutil.h"
 #include "there.h"
@@ -88,16 +90,19 @@ changed_oids(void)
  */
 #define MARK_SQL(which) \
 "WITH seen AS MATERIALIZED (" GONE_SQL(which) ")," \
-" gone AS (SELECT d.template_name, d.target_schema, d.target_date" \
+" gone AS (SELECT d.template_name, d.target_schema, d.target_date, d.relation, d.relation_oid" \
 "   FROM seen s JOIN _wh.day_loads d ON d.template_name = s.template_name" \
 "    AND d.target_schema = s.target_schema AND d.target_date = s.target_date" \
 "    AND d.relation_oid = s.relation_oid" \
 "   FOR NO KEY UPDATE OF d SKIP LOCKED)" \
 " UPDATE _wh.day_loads d" \
 "    SET state = 'missing', relation_oid = NULL, relation_file = NULL, in_views = false," \
-"        counted = false, rows = 0, bytes = 0, indexes_md5 = NULL," \
-"        last_error = 'its relation was dropped, renamed or moved to another schema'" \
-"   FROM gone g WHERE d.template_name = g.template_name" \
+"        counted = false, rows = 0, bytes = 0," \
+"        last_error = CASE WHEN r.oid IS NULL THEN 'its relation was dropped, renamed or moved to another schema'" \
+"          ELSE 'its materialized view has no content' END" \
+"   FROM gone g LEFT JOIN (pg_catalog.pg_class r JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace)" \
+"     ON r.oid = g.relation_oid AND r.relname = g.relation AND n.nspname = g.target_schema" \
+"  WHERE d.template_name = g.template_name" \
 "    AND d.target_schema = g.target_schema AND d.target_date = g.target_date" \
 " RETURNING d.template_name"
 
@@ -203,6 +208,18 @@ notice_changed(bool compare_all, bool *left)
 	return names;
 }
 
+/* The ledger of a copy names the relations of the original until it is confirmed. */
+static bool
+is_confirmed(void)
+{
+	bool		confirmed;
+
+	wh_spi_begin();
+	confirmed = wh_identity_pause() != WH_UNCONFIRMED;
+	wh_spi_end();
+	return confirmed;
+}
+
 /* What the look under way is about; forgotten when it is committed. */
 static int	nlooked_at = 0;
 static bool looked_at_all = false;
@@ -235,6 +252,11 @@ wh_missing_notice_changed(void)
 	compare = all_changed && TimestampDifferenceExceeds(compared_at, now, COMPARE_MS);
 	if (nchanged == 0 && !compare)
 		return NIL;
+	if (!is_confirmed())
+	{
+		all_changed = true;
+		return NIL;
+	}
 	looked_at_all = compare;
 	if (compare)
 	{

@@ -28,14 +28,13 @@ PG_FUNCTION_INFO_V1(wh_sql_revoke_operator);
 static const char *const operator_functions[] = {
 	"enqueue_backfill", "plan_backfill", "wait_for_backfill", "cancel_backfill", "cancel_job", "retry_failed",
 	"pause", "resume", "pause_tenant", "resume_tenant", "pause_backfill", "resume_backfill",
-	"create_mv_name", "current_date_utc",
-	"worker_slots", "is_quiet", "relation_tier",
-	"lock_budget", "lock_advice", "count_locks", "first_day_of_query"
+	"create_mv_name", "current_date_utc", "status_page", "pause_reason",
+	"worker_slots", "is_quiet", "expected_loads", "lock_budget", "lock_advice", "metric_counters", "metric_queue"
 };
 
 static const char *const operator_views[] = {
 	"worker_status", "backfill_progress", "job_status", "data_freshness", "storage_usage", "tenant_health",
-	"union_health"
+	"union_health", "metrics"
 };
 
 static Datum

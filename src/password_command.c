@@ -32,6 +32,7 @@
 
 #include "guc.h"
 #include "password_command.h"
+#include "wait_event.h"
 
 #define MAX_WORDS 32
 
@@ -210,7 +211,8 @@ wait_for_program(const Command *command, int events)
 		report_late_program(command);
 	(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
 							 events ? command->output : PGINVALID_SOCKET,
-							 events ? left : Min(left, LOOK_AGAIN_MS), PG_WAIT_EXTENSION);
+							 events ? left : Min(left, LOOK_AGAIN_MS),
+							 wh_wait_event(WH_WAIT_PASSWORD_COMMAND));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

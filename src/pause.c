@@ -10,6 +10,7 @@
 #include "fmgr.h"
 
 #include "audit.h"
+#include "identity.h"
 #include "schedule.h"
 #include "sqlutil.h"
 #include "tenant.h"
@@ -43,6 +44,10 @@ wh_sql_resume(PG_FUNCTION_ARGS)
 	wh_spi_begin();
 	wh_query("UPDATE _wh.warehouse SET paused = false, paused_at = NULL, paused_by = NULL"
 			 " WHERE paused", 0, NULL);
+	if (wh_identity_pause() == WH_UNCONFIRMED)
+		ereport(WARNING,
+				(errmsg("%s", wh_identity_reason(WH_UNCONFIRMED)),
+				 errhint("%s", wh_identity_hint(WH_UNCONFIRMED))));
 	wh_notify_config_on_commit();
 	wh_spi_end();
 	PG_RETURN_VOID();

@@ -3,8 +3,9 @@
  *
  * Exists because a tenant's server may say anything: a megabyte of it, lines
  * that look like those of our log, escape sequences for the terminal of
- * whoever reads it.  Called by remote*.c for what a tenant says and by error.c
- * for what is kept of an error, which may quote a value.
+ * whoever reads it.  Called by remote*.c for what a tenant says, by error.c for
+ * what is kept of an error, which may quote a value, and by log_event.c and
+ * activity.c for names.
  *
  * May not raise: error.c is called when the transaction has failed.  Knows no
  * catalogs.  Takes no lock.

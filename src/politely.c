@@ -29,13 +29,14 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "compat.h"
 #include "guc.h"
 #include "jitter.h"
+#include "metrics.h"
 #include "politely.h"
 #include "status.h"
+#include "wait_event.h"
 
 #define PAUSE_MIN_MS 200
 #define PAUSE_MAX_MS 400
@@ -47,6 +48,7 @@ typedef struct Polite
 	void	   *arg;
 	MemoryContext try_context;	/* memory of one try */
 	WhPhase		phase;			/* what we were doing before */
+	TimestampTz counted_at;		/* the time until then is counted as waited for */
 	TimestampTz deadline;
 	int			tries;
 	int			nblockers;		/* of the last try */
@@ -107,6 +109,7 @@ wh_politely_lock(Oid relid)
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	wanted_relid = relid;
 	wh_politely_wants(&tag, AccessExclusiveLock);
+	wh_metrics_readers_wait();
 	wh_status_phase(WH_PHASE_WAITING_LOCK);
 	LockRelationOid(relid, AccessExclusiveLock);
 	wh_status_phase(phase);
@@ -142,7 +145,10 @@ try_once(Polite *polite)
 	error = wh_attempt(lock_and_act, polite);
 	trying = false;
 	if (error != NULL)
+	{
+		wh_metrics_readers_pass();
 		MemoryContextDelete(polite->try_context);	/* there may be thousands of tries */
+	}
 	return error;
 }
 
@@ -280,11 +286,22 @@ let_readers_pass(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left, PG_WAIT_EXTENSION);
+						 left, wh_wait_event(WH_WAIT_READERS_PASS));
 		ResetLatch(MyLatch);
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 	}
 	CHECK_FOR_INTERRUPTS();
+}
+
+/* As it goes on, so that who waits for hours is seen waiting. */
+static void
+count_try(Polite *polite, WhTryResult result)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		at_once = polite->tries == 1 && result == WH_TRY_GRANTED;
+
+	wh_metrics_try(result, at_once ? 0 : Max(now - polite->counted_at, 0) / 1000000.0);
+	polite->counted_at = now;
 }
 
 void
@@ -302,6 +319,7 @@ wh_politely(Oid relid, WhAction action, void *arg)
 	}
 	polite.phase = wh_status_get_phase();
 	polite.deadline = deadline_from_now();
+	polite.counted_at = GetCurrentTimestamp();
 	for (;;)
 	{
 		polite.tries++;
@@ -312,14 +330,19 @@ wh_politely(Oid relid, WhAction action, void *arg)
 			ReThrowError(error);
 		note_blockers(&polite);
 		wh_status_phase(WH_PHASE_WAITING_LOCK);
-		if (polite.deadlocked_pid != 0)
-			raise_deadlock(&polite);
-		if (!may_try_again(&polite))
+		if (polite.deadlocked_pid != 0 || !may_try_again(&polite))
+		{
+			count_try(&polite, WH_TRY_GIVEN_UP);
+			if (polite.deadlocked_pid != 0)
+				raise_deadlock(&polite);
 			give_up(&polite, error);
+		}
 		FreeErrorData(error);
+		count_try(&polite, WH_TRY_REPEATED);
 		let_readers_pass();
 		wh_status_phase(polite.phase);
 	}
+	count_try(&polite, WH_TRY_GRANTED);
 	if (polite.tries > 1)
 		wh_status_blockers(NULL, 0);
 }

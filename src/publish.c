@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 
 #include "budget.h"
+#include "freshness.h"
 #include "grants.h"
 #include "isolation.h"
 #include "politely.h"
@@ -36,6 +37,7 @@
 #include "template.h"
 #include "template_views.h"
 #include "there.h"
+#include "totals.h"
 #include "tree.h"
 #include "view.h"
 #include "wh_worker.h"
@@ -152,7 +154,7 @@ read_tenant_members(WhView *view, bool in_tree)
 		"  SELECT coalesce(i.inhparent, c.oid) AS relid, pg_catalog.min(d.target_date) AS first_date,"
 		"         pg_catalog.bool_or(d.in_views) AS in_views"
 		"    FROM _wh.day_loads d"
-		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation"
+		"    JOIN pg_catalog.pg_class c ON c.oid = d.relation_oid AND c.relname = d.relation AND c.relispopulated"
 		"    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = d.target_schema"
 		"    LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid"
 		"   WHERE d.template_name = $1 AND d.target_schema = $2"
@@ -184,7 +186,9 @@ all_in_tree(const WhTemplate *tmpl)
 	WhArg		args[] = {WH_TEXT(tmpl->name)};
 
 	return tmpl->in_tree &&
-		wh_query_latest("SELECT FROM _wh.tenant_templates s"
+		wh_query_latest("SELECT FROM _wh.mv_templates WHERE template_name = $1 AND unadopted_schemas <> '{}'"
+				 " UNION ALL"
+				 " SELECT FROM _wh.tenant_templates s"
 				 "  JOIN pg_catalog.pg_rewrite r ON r.ev_class = s.view_oid"
 				 "  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
 				 "   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
@@ -218,6 +222,10 @@ read_root(WhView *view)
 	return view->nmembers > 0;
 }
 
+/*
+ * Of a warehouse that is being adopted also the views of tenants whose turn has not
+ * come: the public view of the old way had their rows.
+ */
 void
 wh_publish_read_tenant_views(WhView *view)
 {
@@ -231,7 +239,15 @@ wh_publish_read_tenant_views(WhView *view)
 		"    WHERE v.oid = s.view_oid AND v.relname = s.template_name AND v.relkind = 'v' OFFSET 0) c"
 		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.target_schema"
 		" WHERE s.template_name = $1"
-		" ORDER BY n.nspname COLLATE \"C\"",
+		" UNION"
+		" SELECT c.oid, n.nspname, c.relname"
+		"  FROM _wh.mv_templates t CROSS JOIN LATERAL pg_catalog.unnest(t.unadopted_schemas) u(target_schema)"
+		" CROSS JOIN LATERAL (SELECT v.oid, v.relname, v.relnamespace FROM pg_catalog.pg_class v"
+		"    WHERE v.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', u.target_schema, t.template_name))"
+		"      AND v.relkind = 'v' OFFSET 0) c"
+		"  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		" WHERE t.template_name = $1"
+		" ORDER BY 2",
 		lengthof(args), args));
 }
 
@@ -658,6 +674,8 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 "       IS DISTINCT FROM"
 			 "       (c.days, c.days_since_start, c.outdated_days, c.rows, c.bytes, c.data_through, c.last_success)",
 			 lengthof(args), args);
+	wh_freshness_follow(template_name, schema);
+	wh_totals_count(template_name, schema);
 	wh_spi_end();
 }
 
@@ -671,5 +689,6 @@ wh_publish_checked(const char *template_name, const char *schema, TimestampTz ch
 	wh_query("UPDATE _wh.tenant_templates SET last_success = $3"
 			 " WHERE template_name = $1 AND target_schema = $2"
 			 "   AND (last_success < $3 OR last_success IS NULL)", lengthof(args), args);
+	wh_freshness_follow(template_name, schema);
 	wh_spi_end();
 }

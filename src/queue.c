@@ -17,6 +17,9 @@
 #include "event.h"
 #include "guc.h"
 #include "health.h"
+#include "identity.h"
+#include "log_event.h"
+#include "metrics.h"
 #include "queue.h"
 #include "schedule.h"
 #include "sqlutil.h"
@@ -193,17 +196,18 @@ WhJob *
 wh_queue_claim(int64 job_id)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid)};
+	WhArg		args[] = {WH_INT8(job_id), WH_INT4(MyProcPid), WH_TEXT(wh_identity_here())};
 	WhJob	   *job = NULL;
 
 	wh_spi_begin();
 	/* Whoever has its row locked tells of it at his commit; a worker waits for nobody. */
 	if (wh_query("UPDATE _wh.jobs"
 				 "   SET state = 'running', attempt = attempt + 1, owner_pid = $2,"
+				 "       first_started_at = coalesce(first_started_at, clock_timestamp()),"
 				 "       started_at = clock_timestamp(), finished_at = NULL"
 				 " WHERE job_id = (SELECT q.job_id FROM _wh.jobs q"
 				 "   WHERE q.job_id = $1 AND q.state = 'queued' AND q.not_before <= clock_timestamp()"
-				 "    AND NOT EXISTS (SELECT FROM _wh.warehouse WHERE paused)"
+				 "    AND EXISTS (SELECT FROM _wh.warehouse WHERE NOT paused AND identity = $3)"
 				 "   FOR NO KEY UPDATE OF q SKIP LOCKED)"
 				 " RETURNING " JOB_COLUMNS,
 				 lengthof(args), args) == 1)
@@ -302,6 +306,19 @@ describe_success(const WhJob *job, int64 rows)
 	return psprintf("suspect: %s", wh_get_text(CurrentMemoryContext, 0, 1));
 }
 
+static void
+count(const WhJob *job, WhCountedResult result, int64 rows, int64 bytes)
+{
+	WhCounted	counted = {
+		.kind = job->kind,.result = result,.template_name = job->template_name,
+		.rows = job->kind == WH_JOB_REFRESH ? rows : 0,
+		.bytes = job->kind == WH_JOB_REFRESH ? bytes : 0,
+		.started_at = job->started_at
+	};
+
+	wh_metrics_count(&counted);
+}
+
 /* Those who listen, and at its end the schedule that made it; SPI is connected. */
 static void
 tell(const WhJob *job, const char *status, const char *message)
@@ -318,8 +335,11 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 	WhArg		args[] = {WH_INT8(job->job_id)};
 
 	wh_spi_begin();
-	if (wh_query("UPDATE _wh.jobs SET state = 'succeeded', finished_at = clock_timestamp(),"
-				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL"
+	if (wh_query("UPDATE _wh.jobs j SET state = 'succeeded', finished_at = clock_timestamp(),"
+				 " owner_pid = NULL, last_sqlstate = NULL, last_error = NULL,"
+				 " (rows, bytes) = (SELECT d.rows, d.bytes FROM _wh.day_loads d"
+				 "   WHERE j.kind = 'refresh' AND d.template_name = j.template_name"
+				 "     AND d.target_schema = j.target_schema AND d.target_date = j.target_date AND d.job_id = j.job_id)"
 				 " WHERE job_id = $1 AND state = 'running'", 1, args) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -328,6 +348,9 @@ wh_queue_succeed(const WhJob *job, int64 rows, int64 bytes, const char *message)
 		message = describe_success(job, rows);
 	write_history(job, "succeeded", message, NULL, NULL, rows, bytes);
 	tell(job, "succeeded", message);
+	count(job, message != NULL && strcmp(message, UNCHANGED) == 0 ? WH_COUNTED_UNCHANGED :
+		  WH_COUNTED_SUCCEEDED, rows, bytes);
+	wh_log_job_result(rows, bytes, message);
 	wh_spi_end();
 }
 
@@ -365,6 +388,9 @@ wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *
 {
 	static const char *const states[] = {"queued", "queued", "failed", "cancelled"};
 	static const char *const statuses[] = {"retrying", "retrying", "failed", "cancelled"};
+	static const WhCountedResult results[] = {
+		WH_COUNTED_RETRIED, WH_COUNTED_SET_ASIDE, WH_COUNTED_FAILED, WH_COUNTED_CANCELLED
+	};
 	WhOutcome	outcome;
 
 	wh_spi_begin();
@@ -388,6 +414,7 @@ wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *
 	write_history(job, statuses[outcome], failure->message, failure->sqlstate,
 				  phase, 0, 0);
 	tell(job, statuses[outcome], failure->message);
+	count(job, results[outcome], 0, 0);
 	wh_spi_end();
 
 	if (outcome == WH_OUTCOME_RETRY || outcome == WH_OUTCOME_SET_ASIDE)
@@ -428,6 +455,8 @@ recover_one(int64 job_id)
 	status = job->attempt >= wh_max_attempts ? "failed" : "retrying";
 	write_history(job, status, message, "57P02", NULL, 0, 0);
 	tell(job, status, message);
+	count(job, job->attempt >= wh_max_attempts ? WH_COUNTED_FAILED : WH_COUNTED_RETRIED, 0, 0);
+	wh_log_job_lost(job, message, job->attempt >= wh_max_attempts);
 	wh_notify_jobs_on_commit(job_id, job_id);
 }
 

@@ -20,10 +20,10 @@
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
-#include "utils/wait_event.h"
 
 #include "rate.h"
 #include "status.h"
+#include "wait_event.h"
 
 /* Less than this is not waited for: a wait has its price, too. */
 #define LEAST_WAIT_US 20000
@@ -85,7 +85,7 @@ wait_until(int64 until)
 	while ((now = now_us()) < until)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min((until - now + 999) / 1000, PG_INT32_MAX), PG_WAIT_EXTENSION);
+						 (long) Min((until - now + 999) / 1000, PG_INT32_MAX), wh_wait_event(WH_WAIT_TENANT_LIMIT));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

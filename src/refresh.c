@@ -28,17 +28,20 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "storage/lmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "clock.h"
+#include "compat.h"
 #include "fetch_day.h"
 #include "grants.h"
 #include "hold.h"
 #include "late.h"
 #include "ledger.h"
 #include "load.h"
+#include "log_event.h"
 #include "probe.h"
 #include "publish.h"
 #include "rate.h"
@@ -93,10 +96,44 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 						  known->indexes_md5);
 }
 
+/*
+ * A materialized view of that name and of our making that has no content, as a
+ * restore or REFRESH … WITH NO DATA leaves it: to the ledger the day is missing.
+ */
+static Oid
+find_empty_day(const WhRefresh *refresh)
+{
+	Oid			relid = get_relname_relid(refresh->relname, get_namespace_oid(refresh->schema, false));
+	WhArg		args[] = {WH_OID(relid)};
+	bool		found;
+
+	if (!OidIsValid(relid) || !WH_OWNS_RELATION(relid, GetUserId()))
+		return InvalidOid;
+	wh_spi_begin();
+	found = wh_query("SELECT FROM pg_catalog.pg_class c"
+					 "  JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid"
+					 "  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+					 "   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass"
+					 "   AND d.refobjid = '_wh.fetch_day(text,text,date)'::pg_catalog.regprocedure"
+					 " WHERE c.oid = $1 AND c.relkind = 'm' AND NOT c.relispopulated", lengthof(args), args) > 0;
+	wh_spi_end();
+	return found ? relid : InvalidOid;
+}
+
+static void
+load_under_another_name(WhRefresh *refresh, WhDayTarget *target, Oid replaced_oid)
+{
+	refresh->replaced_oid = replaced_oid;
+	target->relname = MemoryContextStrdup(GetMemoryChunkContext(refresh),
+										  wh_replace_temporary_name(refresh->relname));
+	target->known_oid = InvalidOid;
+}
+
 static void
 fill_target(WhRefresh *refresh, WhDayTarget *target, WhRemote **remote)
 {
 	WhLedgerDay known = read_known_day(refresh);
+	Oid			empty = OidIsValid(known.relation_oid) ? InvalidOid : find_empty_day(refresh);
 
 	/* no tenant is kept in the middle of a COPY while somebody is waited for */
 	if (OidIsValid(known.relation_oid))
@@ -104,13 +141,11 @@ fill_target(WhRefresh *refresh, WhDayTarget *target, WhRemote **remote)
 	target->schema = refresh->schema;
 	target->relname = refresh->relname;
 	target->known_oid = known.relation_oid;
-	if (must_replace(refresh, &known))
-	{
-		refresh->replaced_oid = known.relation_oid;
-		target->relname = MemoryContextStrdup(GetMemoryChunkContext(refresh),
-											  wh_replace_temporary_name(refresh->relname));
-		target->known_oid = InvalidOid;
-	}
+	refresh->replaces_empty = OidIsValid(empty);
+	if (refresh->replaces_empty)
+		load_under_another_name(refresh, target, empty);
+	else if (must_replace(refresh, &known))
+		load_under_another_name(refresh, target, known.relation_oid);
 	target->leaf = refresh->leaf;
 	target->columns = refresh->tmpl->columns;
 	target->definition = wh_day_definition(refresh->tmpl, refresh->tenant->name, refresh->date);
@@ -173,7 +208,7 @@ fetch(WhRefresh *refresh, WhDayTarget *target, WhDayStream *stream,
 	refresh->bytes_received = wh_day_close(stream, refresh->day->rows);
 	wh_restricted_end(&restricted);
 	refresh->is_new = refresh->day->created && refresh->late == NULL &&
-		!OidIsValid(refresh->replaced_oid);
+		(!OidIsValid(refresh->replaced_oid) || refresh->replaces_empty);
 }
 
 /* The day, ready to be started; NULL if what is there is what it would be. */
@@ -247,10 +282,8 @@ judge(WhRefresh *refresh)
 	refresh->suspicion = wh_ledger_suspicion(refresh, &known, &refresh->kept_old);
 	wh_spi_end();
 	if (refresh->suspicion != NULL)
-		ereport(WARNING,
-				(errmsg("%s of template \"%s\" from tenant \"%s\" is suspect: %s",
-						wh_date_text(refresh->date), refresh->tmpl->name, refresh->tenant->name,
-						refresh->suspicion)));
+		wh_log_day_suspect(wh_date_text(refresh->date), refresh->tmpl->name, refresh->tenant->name,
+						   refresh->suspicion, refresh->day->rows, refresh->bytes_received);
 	if (refresh->kept_old)
 		wh_load_discard(refresh->day);
 	else

@@ -23,6 +23,7 @@ typedef struct WhRefresh
 	WhLoadedDay *day;
 	struct WhLateTable *late;	/* of its month or year, into which it goes, or NULL */
 	Oid			replaced_oid;	/* relation of an older shape that the new one replaces */
+	bool		replaces_empty;	/* replaced_oid has no content, and is no day to the ledger */
 	bool		is_new;			/* the views have to learn of its relation */
 	char	   *suspicion;		/* what is wrong with its count of rows, or NULL */
 	bool		kept_old;		/* the content is what it was, because of that */

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "compat.h"
 #include "error.h"
@@ -225,7 +226,7 @@ finish_connecting(WhRemote *remote, int timeout)
 		events = WaitLatchOrSocket(MyLatch,
 								   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | wanted |
 								   (left >= 0 ? WL_TIMEOUT : 0),
-								   PQsocket(remote->conn), left, PG_WAIT_EXTENSION);
+								   PQsocket(remote->conn), left, wh_wait_event(WH_WAIT_TENANT_CONNECT));
 		wh_remote_check_latch(events);
 		if (events & wanted)
 			status = wh_guard_connect_poll(remote->conn);

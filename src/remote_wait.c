@@ -19,6 +19,7 @@
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "error.h"
 #include "guc.h"
@@ -159,7 +160,7 @@ wait_for_socket_until(WhRemote *remote, uint32 wanted, int timeout)
 		CHECK_FOR_INTERRUPTS();
 		if (left == 0)
 			return false;
-		if (WaitEventSetWait(remote->events, left, &event, 1, PG_WAIT_EXTENSION) == 0)
+		if (WaitEventSetWait(remote->events, left, &event, 1, wh_wait_event(WH_WAIT_TENANT_READ)) == 0)
 			continue;
 		if (event.events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE))
 			return true;

@@ -99,6 +99,19 @@ add_member(WhView *view, Oid relid)
 	view->nrefused = 0;
 }
 
+/* One that lost its content is no member any more, but the view may read it still. */
+static bool
+is_read_by(Oid relid, Oid view)
+{
+	WhArg		args[] = {WH_OID(view), WH_OID(relid)};
+
+	return wh_query("SELECT FROM pg_catalog.pg_rewrite r"
+					"  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+					"   AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+					"   AND d.refobjid = $2"
+					" WHERE r.ev_class = $1", lengthof(args), args) > 0;
+}
+
 /*
  * Lets the tenant view of the ledger read the new relation for the old one.
  * From one leaf to another it reads the part, before and after.
@@ -111,7 +124,8 @@ read_view(Replacement *replacement)
 	Oid			reader = replacement->leaf != NULL ?
 		wh_tree_part(replacement->tmpl->name, replacement->schema) : replacement->new_relid;
 	bool		was_member = is_member(view, replacement->old_relid) ||
-		OidIsValid(wh_tree_parent(replacement->old_relid));
+		OidIsValid(wh_tree_parent(replacement->old_relid)) ||
+		(OidIsValid(view->relid) && is_read_by(replacement->old_relid, view->relid));
 
 	if (!OidIsValid(view->relid) || view->relid != known_oid || !was_member)
 		return;

@@ -26,6 +26,7 @@
 
 #include "attempt.h"
 #include "clock.h"
+#include "log_event.h"
 #include "retention.h"
 #include "retire.h"
 #include "sqlutil.h"
@@ -93,6 +94,14 @@ read_rule(const char *template_name, Rule *rule)
 		rule->limit = Min(rule->limit, first_day_of_year(today, wh_get_int4(0, 2)));
 	rule->drop = wh_get_bool(0, 3);
 	return true;
+}
+
+DateADT
+wh_retention_limit(const char *template_name)
+{
+	Rule		rule;
+
+	return read_rule(template_name, &rule) ? rule.limit : DATEVAL_NOBEGIN;
 }
 
 bool
@@ -277,7 +286,7 @@ record(Run *run, const WhRetirement *retirement, TimestampTz started_at)
 				 " VALUES ($1, $2, 'succeeded', $3, $4, clock_timestamp(), $5, $6, $7, $8, $9)",
 				 lengthof(args), args);
 	}
-	ereport(LOG, (errmsg("%s: %s", command, message.data)));
+	wh_log_retired(command, message.data, run->tenant_name, run->schema, rows, bytes);
 	run->relations += retirement->n;
 	run->rows += rows;
 	run->bytes += bytes;

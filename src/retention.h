@@ -5,6 +5,10 @@
 #define WH_RETENTION_H
 
 #include "queue.h"
+#include "utils/date.h"
+
+/* The first day that the template wants kept, or DATEVAL_NOBEGIN.  SPI is connected. */
+extern DateADT wh_retention_limit(const char *template_name);
 
 /* Whether the template has relations that are too old.  SPI is connected. */
 extern bool wh_retention_is_due(const char *template_name);

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "progress.h"
 #include "row_form.h"
 #include "rows.h"
 #include "sqlutil.h"
@@ -98,6 +99,7 @@ batch_write(Batch *batch)
 	for (int i = 0; i < batch->nrows; i++)
 		ExecClearTuple(batch->slots[i]);
 	batch->nrows = 0;
+	wh_progress_rows(batch->rows_written);
 	MemoryContextReset(batch->memory);
 }
 
@@ -151,6 +153,7 @@ wh_rows_load(Oid relid, WhRowSource source, void *arg)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
 	bool		pushed = wh_push_missing_snapshot();
+	bool		shown = wh_progress_begin(relid);
 	Batch	   *batch = batch_begin(rel);
 	int64		rows;
 
@@ -165,6 +168,8 @@ wh_rows_load(Oid relid, WhRowSource source, void *arg)
 			batch_write(batch);
 	}
 	rows = batch_end(batch);
+	if (shown)
+		wh_progress_end();
 
 	if (pushed)
 		PopActiveSnapshot();

@@ -25,6 +25,7 @@
 #include "clock.h"
 #include "combine_due.h"
 #include "guc.h"
+#include "log_event.h"
 #include "queue.h"
 #include "retention.h"
 #include "schedule.h"
@@ -457,6 +458,25 @@ move_on(const Schedule *schedule, const Decision *decision, TimestampTz now, Tim
 					  " active = active AND NOT $5 WHERE schedule_id = $1", lengthof(args), args);
 }
 
+/*
+ * Why nothing is loaded is said once.  That there is nothing to combine or to
+ * drop is no news, whatever it is that is waited for.
+ */
+static void
+log_decision(const Schedule *schedule, const Decision *decision)
+{
+	WhLogSchedule log = {
+		.name = schedule->name, .template_name = schedule->template_name,
+		.tenant_name = schedule->tenant_name, .schema = schedule->target_schema,
+		.status = decision->disable ? "disabled" : decision->status, .message = decision->message,
+		.is_news = strcmp(decision->status, "skipped") == 0 &&
+		!is_combine(schedule) && strcmp(schedule->kind, "retention") != 0 &&
+		!says_what_it_said(schedule, decision)
+	};
+
+	wh_log_schedule(&log);
+}
+
 static TimestampTz
 decide(const Schedule *schedule, TimestampTz now)
 {
@@ -479,6 +499,7 @@ decide(const Schedule *schedule, TimestampTz now)
 		decide_sql(schedule, &decision);
 	if (!decision.is_stale)
 		record_decision(schedule, &decision);
+	log_decision(schedule, &decision);
 	move_on(schedule, &decision, now, next);
 	return decision.disable ? DT_NOEND : next;
 }

@@ -37,7 +37,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "guc.h"
 #include "schedule_check.h"
@@ -45,6 +44,7 @@
 #include "sql_job_private.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 
 /* For a free background worker slot. */
@@ -193,7 +193,7 @@ wait_for_slot(TimestampTz since)
 				 errhint("Increase max_worker_processes: every sql job that runs needs one.")));
 	wh_status_error(problem);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 SLOT_AGAIN_MS, PG_WAIT_EXTENSION);
+					 SLOT_AGAIN_MS, wh_wait_event(WH_WAIT_SQL_START));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -255,7 +255,7 @@ terminate_process(Process *process)
 			return false;
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left, PG_WAIT_EXTENSION);
+						 left, wh_wait_event(WH_WAIT_SQL_END));
 		ResetLatch(MyLatch);
 	}
 	return true;
@@ -383,7 +383,7 @@ listen_to(Process *process)
 			take_message(process, data, size);
 			continue;
 		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, wh_wait_event(WH_WAIT_SQL_RUN));
 		ResetLatch(MyLatch);
 	}
 	/* What it did is done: a cancel comes too late. */

@@ -2,7 +2,8 @@
  * status.c: the shared-memory segment: who runs, what it does, what it is
  * handed, and what a committing backend tells a launcher.
  *
- * Only this file touches the segment and its one LWLock.  Nothing is
+ * Only this file touches the segment and its one LWLock; what is counted has a
+ * segment of its own (metrics.c).  Nothing is
  * formatted, allocated or raised under the lock, and no other lock is taken
  * under it; readers copy and work on the copy.  Latches are set under the
  * lock, because a slot's process may be gone once it is released.
@@ -23,10 +24,12 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "guc.h"
+#include "metrics.h"
 #include "status.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 
 #define TRANCHE_NAME "wh_worker"
@@ -61,6 +64,8 @@ typedef struct WhShared
 static WhShared *shared = NULL;
 static int	my_slot = -1;
 static WhPhase my_phase = WH_PHASE_IDLE;
+static int64 my_rows = 0;
+static int64 my_bytes = 0;
 
 #define FIRST_LAUNCHER 1
 #define FIRST_WORKER (FIRST_LAUNCHER + WH_MAX_DATABASES)
@@ -211,6 +216,7 @@ attach_locked(int index)
 	slot->info.pid = MyProcPid;
 	slot->info.database_oid = MyDatabaseId;
 	set_phase(&slot->info, WH_PHASE_STARTING);
+	slot->info.moved_at = slot->info.phase_started_at;
 	my_phase = WH_PHASE_STARTING;
 }
 
@@ -257,7 +263,9 @@ wh_status_attach_worker(int slot, uint32 generation)
 void
 wh_status_phase(WhPhase phase)
 {
+	wh_metrics_phase(phase);
 	my_phase = phase;
+	wh_activity_phase(phase);
 	if (my_slot < 0)
 		return;
 	lock_segment(LW_EXCLUSIVE);
@@ -281,12 +289,22 @@ wh_status_phase_name(WhPhase phase)
 void
 wh_status_progress(int64 rows, int64 bytes)
 {
+	my_rows = rows;
+	my_bytes = bytes;
 	if (my_slot < 0)
 		return;
 	lock_segment(LW_EXCLUSIVE);
 	shared->slots[my_slot].info.rows = rows;
 	shared->slots[my_slot].info.bytes = bytes;
+	shared->slots[my_slot].info.moved_at = GetCurrentTimestamp();
 	unlock_segment();
+}
+
+void
+wh_status_get_progress(int64 *rows, int64 *bytes)
+{
+	*rows = my_rows;
+	*bytes = my_bytes;
 }
 
 /* Who was in the way when a lock was tried for, shown between the tries. */
@@ -613,6 +631,7 @@ wh_status_job(const WhSlotInfo *job)
 {
 	WhSlotInfo *info = &shared->slots[my_slot].info;
 
+	my_rows = my_bytes = 0;
 	lock_segment(LW_EXCLUSIVE);
 	info->backfill_id = job->backfill_id;
 	memcpy(info->job_kind, job->job_kind, sizeof(info->job_kind));
@@ -626,6 +645,7 @@ wh_status_job(const WhSlotInfo *job)
 	info->bytes = 0;
 	info->is_held = false;
 	info->nblockers = 0;
+	info->moved_at = GetCurrentTimestamp();
 	unlock_segment();
 }
 
@@ -660,9 +680,13 @@ wh_status_job_done(WhJobResult result, const char *error)
 	}
 	set_phase(&slot->info, WH_PHASE_IDLE);
 	my_phase = WH_PHASE_IDLE;
+	slot->info.moved_at = slot->info.phase_started_at;
 	launcher = launcher_of(MyDatabaseId);
 	if (launcher != NULL)
+	{
+		launcher->info.moved_at = slot->info.moved_at;
 		wake(launcher);
+	}
 	unlock_segment();
 }
 
@@ -823,7 +847,7 @@ bool
 wh_status_wait_backfill(long timeout_ms)
 {
 	return ConditionVariableTimedSleep(&shared->backfill_ended, timeout_ms,
-									   PG_WAIT_EXTENSION);
+									   wh_wait_event(WH_WAIT_BACKFILL_END));
 }
 
 void

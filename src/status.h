@@ -84,6 +84,7 @@ typedef struct WhSlotInfo
 
 	int64		jobs_succeeded;
 	int64		jobs_failed;
+	TimestampTz moved_at;		/* a job began, went on or ended; of a launcher: one of its workers' */
 	char		last_error[WH_ERROR_SIZE];
 } WhSlotInfo;
 
@@ -110,6 +111,7 @@ extern void wh_status_phase(WhPhase phase);
 extern WhPhase wh_status_get_phase(void);
 extern const char *wh_status_phase_name(WhPhase phase);
 extern void wh_status_progress(int64 rows, int64 bytes);
+extern void wh_status_get_progress(int64 *rows, int64 *bytes);	/* as last told */
 extern void wh_status_blockers(const int *pids, int npids);	/* none clears */
 extern void wh_status_held(int limit);	/* WH_LIMITS clears */
 extern void wh_status_error(const char *message);	/* "" clears */

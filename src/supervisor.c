@@ -30,12 +30,14 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "guc.h"
 #include "log_context.h"
+#include "log_event.h"
 #include "status.h"
 #include "supervisor.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 
 #define RECHECK_MS 1000
@@ -201,8 +203,7 @@ complain(ListedDatabase *db, const char *problem)
 	if (strcmp(db->complaint, problem) == 0)
 		return;
 	strlcpy(db->complaint, problem, sizeof(db->complaint));
-	ereport(LOG,
-			(errmsg("wh_worker waits to start in database \"%s\": %s", db->name, problem)));
+	wh_log_launcher_waits(db->name, problem, NULL);
 }
 
 static void
@@ -318,6 +319,7 @@ wh_supervisor_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	wh_status_attach_supervisor();
 	wh_status_phase(WH_PHASE_IDLE);
+	wh_activity_cycle(false);
 
 	for (;;)
 	{
@@ -325,7 +327,7 @@ wh_supervisor_main(Datum arg)
 
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (settled ? 0 : WL_TIMEOUT),
-						 RECHECK_MS, PG_WAIT_EXTENSION);
+						 RECHECK_MS, wh_wait_event(WH_WAIT_SUPERVISOR_MAIN));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)

@@ -52,6 +52,7 @@
 
 #include "compat.h"
 #include "politely.h"
+#include "progress.h"
 #include "sqlutil.h"
 #include "statistics.h"
 #include "status.h"
@@ -228,11 +229,12 @@ make_index_valid(Oid index_oid, bool is_ready, bool is_valid)
 }
 
 static IndexPair *
-copy_index(Relation transient, Oid index_oid)
+copy_index(Oid relid, Relation transient, Oid index_oid)
 {
 	IndexPair  *pair = palloc(sizeof(IndexPair));
 	Relation	index = index_open(index_oid, AccessShareLock);
 	Relation	copy;
+	bool		shown;
 
 	pair->index = index_oid;
 	pair->copy = index_concurrently_create_copy(transient, index_oid,
@@ -240,7 +242,10 @@ copy_index(Relation transient, Oid index_oid)
 												copy_name(index_oid));
 	CommandCounterIncrement();
 	copy = index_open(pair->copy, AccessExclusiveLock);
+	shown = wh_progress_begin_index(relid, index_oid);
 	index_build(transient, copy, BuildIndexInfo(copy), false, true);
+	if (shown)
+		wh_progress_end();
 	index_close(copy, NoLock);
 	CommandCounterIncrement();
 	make_index_valid(pair->copy, false, false);
@@ -258,7 +263,7 @@ copy_indexes(Relation day, Relation transient)
 	foreach(cell, RelationGetIndexList(day))
 	{
 		CHECK_FOR_INTERRUPTS();
-		pairs = lappend(pairs, copy_index(transient, lfirst_oid(cell)));
+		pairs = lappend(pairs, copy_index(RelationGetRelid(day), transient, lfirst_oid(cell)));
 	}
 	return pairs;
 }

@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "clock.h"
 #include "guc.h"
@@ -175,10 +176,45 @@ check_tablespace(HeapTuple tuple, HeapTuple old_tuple, TupleDesc desc, const cha
 	wh_spi_end();
 }
 
+/* Longer than anybody waits for data, and short enough to add to any moment. */
+#define FRESH_WITHIN_MAX_YEARS 10
+
+static void
+refuse_promise(HeapTuple tuple, TupleDesc desc, const char *column, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s of template \"%s\" is %s", column,
+					SPI_getvalue(tuple, desc, SPI_fnumber(desc, "template_name")),
+					SPI_getvalue(tuple, desc, SPI_fnumber(desc, column))),
+			 errhint("%s", hint)));
+}
+
+/* A missing fresh_after is refused by the table's constraint. */
+static void
+check_promise(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		within = SPI_getbinval(tuple, desc, SPI_fnumber(desc, "fresh_within"), &isnull);
+	char	   *after = SPI_getvalue(tuple, desc, SPI_fnumber(desc, "fresh_after"));
+	Interval	none = {0};
+	Interval	most = {.month = FRESH_WITHIN_MAX_YEARS * MONTHS_PER_YEAR};
+
+	if (!isnull &&
+		(DatumGetInt32(DirectFunctionCall2(interval_cmp, within, IntervalPGetDatum(&none))) <= 0 ||
+		 DatumGetInt32(DirectFunctionCall2(interval_cmp, within, IntervalPGetDatum(&most))) > 0))
+		refuse_promise(tuple, desc, "fresh_within",
+					   "It has to be longer than nothing and at most 10 years, such as '6 hours'; NULL makes no promise.");
+	if (after != NULL && strcmp(after, "load") != 0 && strcmp(after, "day") != 0)
+		refuse_promise(tuple, desc, "fresh_after",
+					   "It has to be load (how old the data may get) or day (how long after its end a day is complete).");
+}
+
 static void
 check_settings(HeapTuple tuple, HeapTuple old_tuple, TupleDesc desc)
 {
 	check_schedule(tuple, desc);
+	check_promise(tuple, desc);
 	check_tablespace(tuple, old_tuple, desc, "month_tablespace");
 	check_tablespace(tuple, old_tuple, desc, "year_tablespace");
 }

@@ -43,6 +43,7 @@ PG_FUNCTION_INFO_V1(wh_sql_check_tenant_row);
 PG_FUNCTION_INFO_V1(wh_sql_check_subscription_row);
 PG_FUNCTION_INFO_V1(wh_sql_get_tenant_connection_string);
 PG_FUNCTION_INFO_V1(wh_sql_is_quiet);
+PG_FUNCTION_INFO_V1(wh_sql_quiet_until);
 
 char *
 wh_tenant_text_arg(FunctionCallInfo fcinfo, int n, const char *name)
@@ -534,19 +535,52 @@ wh_sql_get_tenant_connection_string(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(result);
 }
 
+/* Minutes that windows of the day last on from a moment; the second of its minute in *second. */
+static int
+quiet_minutes(text *quiet_hours, TimestampTz moment, int *second)
+{
+	pg_time_t	seconds = timestamptz_to_time_t(moment);
+	struct pg_tm *local;
+	WhHours		hours;
+
+	parse_quiet_hours(text_to_cstring(quiet_hours), &hours);
+	local = pg_localtime(&seconds, pg_tzset(wh_timezone));
+	if (local == NULL)
+		return 0;
+	*second = local->tm_sec;
+	return wh_hours_left(&hours, local->tm_hour * 60 + local->tm_min);
+}
+
 /* For the views; what decides is the launcher's own look at the same hours. */
 Datum
 wh_sql_is_quiet(PG_FUNCTION_ARGS)
 {
-	pg_time_t	seconds;
-	struct pg_tm *local;
-	WhHours		hours;
+	int			second;
 
 	wh_require_preloaded();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
-	parse_quiet_hours(text_to_cstring(PG_GETARG_TEXT_PP(0)), &hours);
-	seconds = timestamptz_to_time_t(PG_ARGISNULL(1) ? wh_clock_now() : PG_GETARG_TIMESTAMPTZ(1));
-	local = pg_localtime(&seconds, pg_tzset(wh_timezone));
-	PG_RETURN_BOOL(local != NULL && wh_hours_left(&hours, local->tm_hour * 60 + local->tm_min) > 0);
+	PG_RETURN_BOOL(quiet_minutes(PG_GETARG_TEXT_PP(0),
+								 PG_ARGISNULL(1) ? wh_clock_now() : PG_GETARG_TIMESTAMPTZ(1), &second) > 0);
+}
+
+/* Exact but for a change of the zone's offset meanwhile, which the launcher notices. */
+Datum
+wh_sql_quiet_until(PG_FUNCTION_ARGS)
+{
+	TimestampTz moment;
+	int			second;
+	int			minutes;
+
+	wh_require_preloaded();
+	moment = PG_GETARG_TIMESTAMPTZ(1);
+	if (TIMESTAMP_NOT_FINITE(moment))
+		PG_RETURN_TIMESTAMPTZ(moment);
+	minutes = quiet_minutes(PG_GETARG_TEXT_PP(0), moment, &second);
+	if (minutes == 0)
+		PG_RETURN_TIMESTAMPTZ(moment);
+	if (minutes >= WH_HOURS_DAY)
+		PG_RETURN_TIMESTAMPTZ(DT_NOEND);
+	moment = time_t_to_timestamptz(timestamptz_to_time_t(moment));
+	PG_RETURN_TIMESTAMPTZ(TimestampTzPlusMilliseconds(moment, (minutes * 60 - second) * INT64CONST(1000)));
 }

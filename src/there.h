@@ -12,8 +12,12 @@
 " JOIN pg_catalog.pg_namespace n_ ON n_.oid = c_.relnamespace" \
 " WHERE c_.oid = " oid " AND c_.relname = " name " AND n_.nspname = " schema ")"
 
-/* The relation of "d", a row of _wh.day_loads. */
-#define WH_DAY_IS_THERE WH_IS_THERE("d.relation_oid", "d.relation", "d.target_schema")
+/* The relation of "d", a row of _wh.day_loads, with its content. */
+#define WH_DAY_IS_THERE \
+"EXISTS (SELECT FROM pg_catalog.pg_class c_" \
+" JOIN pg_catalog.pg_namespace n_ ON n_.oid = c_.relnamespace" \
+" WHERE c_.oid = d.relation_oid AND c_.relname = d.relation AND n_.nspname = d.target_schema" \
+" AND c_.relispopulated)"
 
 /* The tenant view of "s", a row of _wh.tenant_templates, was made and is not there. */
 #define WH_TENANT_VIEW_IS_GONE \

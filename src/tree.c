@@ -482,3 +482,44 @@ wh_tree_drop_relation(const char *schema, const char *relname, Oid relid)
 	wh_utility("DROP %s %s", is_matview ? "MATERIALIZED VIEW" : "TABLE",
 			   quote_qualified_identifier(schema, relname));
 }
+
+/* ---- after a restore ---- */
+
+/* A partitioned table of ours under that name in the schema of trees, or InvalidOid. */
+static Oid
+find_own(const char *name)
+{
+	Oid			relid = get_relname_relid(name, get_namespace_oid(WH_TREE_SCHEMA, false));
+
+	return OidIsValid(still_there(relid)) && WH_OWNS_RELATION(relid, GetUserId()) ? relid : InvalidOid;
+}
+
+void
+wh_tree_relink(const char *template_name)
+{
+	Oid			root = find_own(root_name(template_name));
+	WhArg		args[] = {
+		WH_TEXT(template_name), wh_arg_nullable(OIDOID, ObjectIdGetDatum(root), !OidIsValid(root))
+	};
+	uint64		n;
+	char	  **schemas;
+
+	wh_query("UPDATE _wh.mv_templates SET tree_oid = $2"
+			 " WHERE template_name = $1 AND tree_oid IS DISTINCT FROM $2", lengthof(args), args);
+	n = wh_query("SELECT target_schema FROM _wh.tenant_templates WHERE template_name = $1", 1, args);
+	schemas = palloc(sizeof(char *) * Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+		schemas[i] = wh_get_text(CurrentMemoryContext, i, 1);
+	for (uint64 i = 0; i < n; i++)
+	{
+		Oid			part = find_own(part_name(template_name, schemas[i]));
+		bool		found = OidIsValid(part) && wh_tree_parent(part) == root;
+		WhArg		part_args[] = {
+			WH_TEXT(template_name), WH_TEXT(schemas[i]), wh_arg_nullable(OIDOID, ObjectIdGetDatum(part), !found)
+		};
+
+		wh_query("UPDATE _wh.tenant_templates SET part_oid = $3"
+				 " WHERE template_name = $1 AND target_schema = $2 AND part_oid IS DISTINCT FROM $3",
+				 lengthof(part_args), part_args);
+	}
+}

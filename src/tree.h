@@ -72,6 +72,9 @@ extern void wh_tree_drop_relation(const char *schema, const char *relname, Oid r
 extern List *wh_tree_strays(const char *template_name, const char *schema);
 extern void wh_tree_detach(List *leaves);
 
+/* Remembers root and parts by their names: in a restored database they have other OIDs. */
+extern void wh_tree_relink(const char *template_name);
+
 /* The first moment of a day as a literal of the date column's type. */
 extern char *wh_tree_bound(const WhTemplate *tmpl, DateADT date);
 

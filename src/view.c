@@ -272,7 +272,7 @@ wh_view_check_is_ours(const WhView *view, Oid known_oid)
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("relation \"%s\".\"%s\" exists and was not made by wh_worker",
 						view->schema, view->name),
-				 errhint("Rename or drop it; its name is needed for the view of template \"%s\".",
+				 errhint("Rename or drop it; its name is needed for the view of template \"%s\". What dblink filled can be taken over with _wh.adopt().",
 						 view->name)));
 }
 

@@ -16,8 +16,10 @@
 #include "audit.h"
 #include "guc.h"
 #include "hide_row.h"
+#include "identity.h"
 #include "key_file.h"
 #include "listen.h"
+#include "metrics.h"
 #include "prune.h"
 #include "sqlutil.h"
 #include "status.h"
@@ -59,16 +61,16 @@ wh_require_preloaded(void)
 void
 wh_require_running(void)
 {
-	bool		paused;
+	WhPause		pause;
 
 	wh_spi_begin();
-	paused = wh_query("SELECT FROM _wh.warehouse WHERE paused", 0, NULL) > 0;
+	pause = wh_identity_pause();
 	wh_spi_end();
-	if (paused)
+	if (pause != WH_RUNS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the warehouse is paused"),
-				 errhint("Call _wh.resume() first.")));
+				 errmsg("%s", wh_identity_reason(pause)),
+				 errhint("%s", wh_identity_hint(pause))));
 }
 
 void
@@ -120,6 +122,7 @@ request_shared_memory(void)
 	if (previous_shmem_request)
 		previous_shmem_request();
 	wh_status_request();
+	wh_metrics_request();
 }
 
 static void
@@ -128,6 +131,7 @@ start_shared_memory(void)
 	if (previous_shmem_startup)
 		previous_shmem_startup();
 	wh_status_startup();
+	wh_metrics_startup();
 }
 
 static void

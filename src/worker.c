@@ -27,16 +27,19 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "activity.h"
 #include "attempt.h"
 #include "audit.h"
 #include "combine_job.h"
 #include "convert.h"
 #include "error.h"
 #include "fetch_day.h"
+#include "freshness.h"
 #include "guc.h"
 #include "log_context.h"
+#include "log_event.h"
+#include "metrics.h"
 #include "politely.h"
 #include "publish.h"
 #include "queue.h"
@@ -45,6 +48,7 @@
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
 
@@ -81,7 +85,7 @@ show_job(const WhJob *job)
 	}
 	info.job_started_at = job->started_at;
 	wh_status_job(&info);
-	pgstat_report_activity(STATE_RUNNING, wh_queue_describe(job));
+	wh_activity_job(job);
 }
 
 static void
@@ -141,6 +145,16 @@ finish_unchanged(const FinishedDay *day)
 	wh_queue_unchanged(job);
 }
 
+/* A publication of its own does so for a backfill. */
+static void
+keep_counters(const WhJob *job)
+{
+	wh_publish_counters(job->template_name, job->target_schema);
+	wh_spi_begin();
+	wh_freshness_loaded(job->job_id);
+	wh_spi_end();
+}
+
 /*
  * A new day is published when it is in the ledger; any other before, because
  * readers lock a view before its days.  The exchange of its files is last: all
@@ -166,7 +180,7 @@ finish_day(void *arg)
 	if (day->refresh->is_new)
 		publish_day(job);
 	if (job->backfill_id == 0)
-		wh_publish_counters(job->template_name, job->target_schema);
+		keep_counters(job);
 	wh_queue_succeed(job, day->refresh->day->rows, day->refresh->bytes_received, NULL);
 	wh_refresh_exchange(day->refresh);
 }
@@ -408,13 +422,7 @@ record(const WhJob *job, const WhFailure *failure, WhPhase phase)
 	commit_transaction();
 	QueryCancelPending = false;
 	RESUME_CANCEL_INTERRUPTS();
-	ereport(LOG,
-			(errmsg("job " INT64_FORMAT " %s: %s", job->job_id,
-					outcome == WH_OUTCOME_RETRY ? "is retried" :
-					outcome == WH_OUTCOME_SET_ASIDE ? "waits for its tenant" :
-					outcome == WH_OUTCOME_FAILED ? "failed" : "was cancelled",
-					wh_queue_describe(job)),
-			 errdetail_log("%s", failure->message)));
+	wh_log_job_ended_badly(job, failure, outcome, phase);
 }
 
 static void
@@ -440,7 +448,9 @@ run_and_record(const WhJob *job, int64 next_job_id)
 	}
 	PG_END_TRY();
 
-	if (failure != NULL)
+	if (failure == NULL)
+		wh_log_job_succeeded(job);
+	else
 	{
 		/* Whatever error came with it: who cancelled it wants it ended. */
 		failure->cancelled = failure->cancelled || wh_status_cancel_requested();
@@ -466,10 +476,12 @@ run_assigned(int64 job_id, int64 next_job_id)
 		return;
 	}
 	show_job(job);
+	wh_metrics_job_begins();
 	wh_log_context_job(job);
+	wh_log_job_started(job);
 	run_and_record(job, next_job_id);
 	wh_log_context_job(NULL);
-	pgstat_report_activity(STATE_IDLE, NULL);
+	wh_activity_job(NULL);
 }
 
 static void
@@ -536,7 +548,7 @@ serve(void)
 		/* the counters of the last jobs do not wait for the next one */
 		pgstat_report_stat(true);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left, PG_WAIT_EXTENSION);
+						 left, wh_wait_event(WH_WAIT_WORKER_MAIN));
 		ResetLatch(MyLatch);
 	}
 }
@@ -544,12 +556,12 @@ serve(void)
 void
 wh_worker_main(Datum arg)
 {
-	WhWorkerStart start;
+	static WhWorkerStart start;	/* its name of the database is told as long as we are */
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	wh_log_context_process("worker", NULL);
+	wh_log_context_process("worker", start.database);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database_oid, start.role_oid, 0);
 	if (!wh_status_attach_worker(start.slot, start.generation))
@@ -563,6 +575,8 @@ wh_worker_main(Datum arg)
 	MemoryContextSwitchTo(job_context);
 	wh_status_phase(WH_PHASE_IDLE);
 	wh_status_wake_launcher();
+	wh_log_process_started("worker", start.database);
 	serve();
 	drop_connection();
+	wh_log_process_stopped("worker", start.database);
 }

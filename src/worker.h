@@ -13,6 +13,7 @@ typedef struct WhWorkerStart
 	uint32		generation;
 	Oid			database_oid;
 	Oid			role_oid;
+	char		database[NAMEDATALEN];
 } WhWorkerStart;
 
 extern PGDLLEXPORT void wh_worker_main(Datum arg);

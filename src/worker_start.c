@@ -24,6 +24,7 @@ wh_worker_register(WhWorkerStart *start, const char *database, BackgroundWorkerH
 					 "a worker's arguments must fit into bgw_extra");
 	start->database_oid = MyDatabaseId;
 	start->role_oid = GetUserId();
+	strlcpy(start->database, database, NAMEDATALEN);
 
 	memset(&process, 0, sizeof(process));
 	process.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;

@@ -13,22 +13,24 @@ use WhTest;
 my %class_of_function = (
 	(map { $_ => 'operator' } qw(
 		enqueue_backfill plan_backfill wait_for_backfill cancel_backfill cancel_job retry_failed
-		pause resume pause_tenant resume_tenant pause_backfill resume_backfill
-		create_mv_name current_date_utc worker_slots is_quiet lock_budget lock_advice count_locks)),
-	(map { $_ => 'helper' } qw(relation_tier first_day_of_query)),
+		pause resume pause_tenant resume_tenant pause_backfill resume_backfill status_page
+		create_mv_name current_date_utc worker_slots is_quiet expected_loads lock_budget pause_reason)),
+	(map { $_ => 'helper' } qw(lock_advice metric_counters metric_queue)),
 	(map { $_ => 'everybody' } qw(refuse_to_read)),
 	(map { $_ => 'admin' } qw(
-		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout
+		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout adopt plan_adopt
 		get_tenant_connection_string check_tenant check_template
 		grant_tenant_reader revoke_tenant_reader apply_grants grant_operator revoke_operator
+		confirm_warehouse rebuild_entire_warehouse warehouse_identity note_restore
 		fetch_day create_mv_from_template update_mv_by_template update_mv_window_by_template
 		update_tenant_union_view_by_template update_public_view_by_template does_mv_exist refresh_mv
-		create_combined_table_from_template_by_month create_combined_table_from_template_by_year
-		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone
+		create_combined_table_from_template_by_month create_combined_table_from_template_by_year write_status_page
+		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone next_run_after quiet_until
 		rotate_key set_password_from_file seal_password audit_change guard_audit_log
-		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config)));
+		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config
+		relation_tier first_day_of_query)));
 my %class_of_relation = (
-	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health)),
+	(map { $_ => 'operator' } qw(worker_status backfill_progress job_status data_freshness storage_usage tenant_health union_health metrics)),
 	(map { $_ => 'admin' } qw(
 		warehouse tenant_connections mv_templates tenant_templates tenant_readers tenant_failures schedules
 		day_loads jobs backfills job_run_details job audit_log audit_log_audit_id_seq
@@ -64,7 +66,7 @@ sub functions
 		target_date => "'2025-03-01'", start_date => "'2025-03-01'", end_date => "'2025-03-02'", year => '2025', month => '3',
 		backfill_id => $backfill{events}, job_id => $job, timeout => "'10ms'", mvname => "'events'", view_name => "'events'",
 		role => "'operator'", relation => "'events_2025_03_01'", quiet_hours => "'08:00-12:00'", name => "'theirs'",
-		locks => '1', refused_days => '1', refuses => 'false', layout => "'matviews'", mode => "'all'", moment => 'now()', timezone => "'UTC'",
+		locks => '1', refused_days => '1', refuses => 'false', layout => "'matviews'", mode => "'all'", moment => 'now()', at => 'now()', timezone => "'UTC'",
 		newest_first => 'true', allow_missing => 'true', command => "'SELECT 1'", schedule => "'0 0 29 2 *'");
 
 	foreach my $line (split /\n/, sql($node, q{

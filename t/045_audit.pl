@@ -230,7 +230,7 @@ my ($once) = contexts(qr/^2025-07-04 of template "events" could not be loaded/);
 is(join(' ', map { $once->{$_} // '?' } qw(operation template tenant schema date)), 'refresh events shop shop 2025-07-04', 'what ran at once');
 my @lost = grep { ($_->{backend_type} // '') =~ /^wh_worker/ && $_->{error_severity} !~ /^DEBUG/ && ($_->{context} // '') !~ /^wh_worker: \{.*\}$/m } json_lines();
 is(scalar @lost, 0, 'no line of a process of ours is without it') or diag(join "\n", map { $_->{message} } @lost);
-like(slurp_file($node->data_dir . '/log/all.log'), qr/CONTEXT:  wh_worker: \{"process":"worker","operation":"refresh","job_id":\d+,"attempt":1,/, 'in plain text too');
+like(slurp_file($node->data_dir . '/log/all.log'), qr/CONTEXT:  wh_worker: \{"event":"job_failed","process":"worker","database":"postgres","operation":"refresh","job_id":\d+,"attempt":1,/, 'in plain text too');
 unlike(slurp_file($node->data_dir . '/log/all.log'), qr/hunter2.*CONTEXT|CONTEXT.*hunter2/, 'and no password in a context');
 
 # ---- dump, restore, end ------------------------------------------------
