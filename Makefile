@@ -1,6 +1,6 @@
 # wh_worker: built by PGXS. `make`, `make install` and `make installcheck` are
 # what PGXS makes of them; PG_CONFIG=... chooses the server. The targets at the
-# end (test, lint, reference, demo, fuzz, bench) bring their own packages, so this file must also
+# end (test, matrix, lint, reference, demo, fuzz, bench) bring their own packages, so this file must also
 # be readable on a machine that has no pg_config yet.
 
 EXTENSION = wh_worker
@@ -41,7 +41,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test lint reference demo fuzz bench drop-test-databases
+.PHONY: all test matrix lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -75,6 +75,10 @@ drop-test-databases:
 # TESTS="t/010_x.pl regress/sql/y.sql" runs only those.
 test:
 	ci/run-tests $(TESTS)
+
+# The same with each supported PostgreSQL; VERSIONS="17 18" chooses among them.
+matrix:
+	ci/matrix $(TESTS)
 
 lint:
 	ci/lint

@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 
 #include "caller.h"
+#include "compat.h"
 #include "guc.h"
 #include "tenant.h"
 
@@ -23,6 +24,13 @@ bool
 wh_caller_is_admin(void)
 {
 	return has_privs_of_role(GetOuterUserId(), get_role_oid(wh_admin_role, false));
+}
+
+/* From 16 on a membership can be one that gives neither, so to be a member says nothing. */
+bool
+wh_may_act_as(Oid member, Oid role)
+{
+	return has_privs_of_role(member, role) || WH_MAY_SET_ROLE(member, role);
 }
 
 char *

@@ -12,6 +12,9 @@
  */
 extern bool wh_caller_is_admin(void);
 
+/* Whether a role has the rights of another, or can take them by SET ROLE. */
+extern bool wh_may_act_as(Oid member, Oid role);
+
 /* 42501, naming the function, unless it has. */
 extern void wh_caller_require_admin(FunctionCallInfo fcinfo);
 

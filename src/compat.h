@@ -9,6 +9,7 @@
 #error "wh_worker needs PostgreSQL 15 or newer"
 #endif
 
+#include "catalog/pg_namespace.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
@@ -18,6 +19,16 @@
 #include "utils/acl.h"
 #include "utils/guc_tables.h"
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* In front of a function that does not return. */
+#if PG_VERSION_NUM >= 180000
+#define WH_NORETURN pg_noreturn
+#else
+#define WH_NORETURN pg_attribute_noreturn()
+#endif
 
 /* A WaitEventSet that belongs to the process, not to a resource owner. */
 #if PG_VERSION_NUM >= 170000
@@ -31,6 +42,20 @@
 #define WH_OWNS_RELATION(relid, roleid) object_ownercheck(RelationRelationId, relid, roleid)
 #else
 #define WH_OWNS_RELATION(relid, roleid) pg_class_ownercheck(relid, roleid)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define WH_NAMESPACE_ACLCHECK(nspid, roleid, mode) \
+	object_aclcheck(NamespaceRelationId, nspid, roleid, mode)
+#else
+#define WH_NAMESPACE_ACLCHECK(nspid, roleid, mode) pg_namespace_aclcheck(nspid, roleid, mode)
+#endif
+
+/* Whether this process is one of the background workers. */
+#if PG_VERSION_NUM >= 170000
+#define WH_IN_BACKGROUND_WORKER AmBackgroundWorkerProcess()
+#else
+#define WH_IN_BACKGROUND_WORKER IsBackgroundWorker
 #endif
 
 /* Whether one role may SET ROLE to another by its memberships. */

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "decode_types.h"
 
 /* As numeric.c stores it; this is the format of the files since 9.1. */

@@ -50,7 +50,8 @@ class_is_transient(int sqlerrcode)
 	}
 }
 
-/* Newer servers than the one we are built for may say it. */
+/* Servers newer or older than the one we are built for may say them. */
+#define SNAPSHOT_TOO_OLD MAKE_SQLSTATE('7', '2', '0', '0', '0')
 #define TRANSACTION_TIMEOUT MAKE_SQLSTATE('2', '5', 'P', '0', '4')
 
 /*
@@ -77,7 +78,7 @@ wh_sqlstate_is_transient(int sqlerrcode)
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 		case ERRCODE_OBJECT_IN_USE:
 		case ERRCODE_IO_ERROR:
-		case ERRCODE_SNAPSHOT_TOO_OLD:
+		case SNAPSHOT_TOO_OLD:
 		case TRANSACTION_TIMEOUT:
 			return true;
 		default:

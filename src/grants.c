@@ -13,8 +13,9 @@
  *
  * Called by publish.c, isolation.c, reader_sql.c, refresh.c, combine.c and
  * convert.c.  May not grant on what admin_role does not own.  A GRANT takes no
- * lock on a relation; it fails when somebody else has just written its row of
- * pg_class, so the functions for several relations are called politely.
+ * lock on a relation, from 18 on a reader's; it fails when somebody else has just
+ * written its row of pg_class, so the functions for several relations are called
+ * politely.
  */
 #include "postgres.h"
 

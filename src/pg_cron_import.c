@@ -14,8 +14,10 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 
 #include "audit.h"
+#include "caller.h"
 #include "schedule_check.h"
 #include "schedule_write.h"
 #include "sqlutil.h"
@@ -57,17 +59,24 @@ tell_apart(CronJob *jobs, int njobs)
 }
 
 /*
- * As rows of jsonb, because older versions of pg_cron have not all columns.
- * The zone is what pg_cron keeps time by: before it had a setting, GMT.
+ * The zone that pg_cron keeps time by: before it had a setting, GMT.  Newer ones
+ * show it to few, but it says nothing that the hours of the jobs do not.
  */
+static const char *
+zone_of_pg_cron(void)
+{
+	const char *zone = GetConfigOption("cron.timezone", true, false);
+
+	return zone == NULL || zone[0] == '\0' ? "GMT" : zone;
+}
+
+/* As rows of jsonb, because older versions of pg_cron have not all columns. */
 static CronJob *
-read_jobs(int *njobs, char **timezone, MemoryContext cxt)
+read_jobs(int *njobs, MemoryContext cxt)
 {
 	uint64		n;
 	CronJob    *jobs;
 
-	wh_query_once("SELECT coalesce(nullif(current_setting('cron.timezone', true), ''), 'GMT')", 0, NULL);
-	*timezone = wh_get_text(cxt, 0, 1);
 	n = wh_query_once("SELECT coalesce(j.row ->> 'jobname', 'pg_cron job ' || (j.row ->> 'jobid')),"
 					  "  j.row ->> 'schedule', j.row ->> 'command', j.row ->> 'username',"
 					  "  coalesce((j.row ->> 'active')::boolean, true)"
@@ -96,7 +105,7 @@ job_problem(const CronJob *job, const char *timezone, Oid caller)
 
 	if (!OidIsValid(role))
 		return psprintf("role \"%s\" does not exist", job->username);
-	if (!is_member_of_role(caller, role))
+	if (!wh_may_act_as(caller, role))
 		return psprintf("it belongs to role \"%s\"", job->username);
 	if (!wh_cron_parse(job->schedule, job->name, &cron, &error))
 		return psprintf("its schedule \"%s\" has a mistake at character %d: %s",
@@ -161,8 +170,9 @@ wh_sql_import_pg_cron(PG_FUNCTION_ARGS)
 	wh_require_preloaded();
 	wh_audit_call(fcinfo);
 	require_pg_cron();
+	timezone = pstrdup(zone_of_pg_cron());
 	wh_spi_begin();
-	jobs = read_jobs(&njobs, &timezone, cxt);
+	jobs = read_jobs(&njobs, cxt);
 	tell_apart(jobs, njobs);
 	wh_schedule_become_admin(&caller);
 	for (int i = 0; i < njobs; i++)

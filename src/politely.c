@@ -219,7 +219,7 @@ deadline_from_now(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wh_job_timeout);
 
-	if (IsBackgroundWorker && get_timeout_active(STATEMENT_TIMEOUT))
+	if (WH_IN_BACKGROUND_WORKER && get_timeout_active(STATEMENT_TIMEOUT))
 		deadline = Min(deadline, get_timeout_finish_time(STATEMENT_TIMEOUT));
 	return deadline;
 }

@@ -12,6 +12,7 @@
 #include "libpq-fe.h"
 #include "storage/latch.h"
 
+#include "compat.h"
 #include "remote.h"
 
 struct WhRemote
@@ -55,9 +56,9 @@ extern char *wh_remote_duration_text(int ms);
 
 /* remote_wait.c: errors; "context" is ours, or NULL */
 extern int	wh_remote_error_sqlstate(const char *state);
-extern void wh_remote_raise_lost(WhRemote *remote) pg_attribute_noreturn();
-extern void wh_remote_raise_result(WhRemote *remote, const PGresult *result,
-								   const char *context) pg_attribute_noreturn();
+WH_NORETURN extern void wh_remote_raise_lost(WhRemote *remote);
+WH_NORETURN extern void wh_remote_raise_result(WhRemote *remote, const PGresult *result,
+											   const char *context);
 extern void wh_remote_raise_unexpected(WhRemote *remote, const char *what);
 
 /* remote_wait.c: waiting; a result lives until the next one is asked for */

@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 
 #include "audit.h"
+#include "caller.h"
 #include "guc.h"
 #include "schedule_check.h"
 #include "schedule_write.h"
@@ -54,8 +55,8 @@ require_owner(const WhCaller *caller, const char *name, const char *kind, const 
 {
 	Oid			owner = get_role_oid(username, true);
 
-	if (strcmp(kind, "sql") != 0 || is_member_of_role(caller->role, get_role_oid(wh_admin_role, false)) ||
-		(OidIsValid(owner) && is_member_of_role(caller->role, owner)))
+	if (strcmp(kind, "sql") != 0 || wh_may_act_as(caller->role, get_role_oid(wh_admin_role, false)) ||
+		(OidIsValid(owner) && wh_may_act_as(caller->role, owner)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

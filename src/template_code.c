@@ -34,7 +34,7 @@
 #include "utils/relcache.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
+#include "caller.h"
 #include "guc.h"
 #include "template_code.h"
 
@@ -78,7 +78,7 @@ is_trusted(Oid owner)
 {
 	Oid			admin = get_role_oid(wh_admin_role, false);
 
-	return superuser_arg(owner) || has_privs_of_role(owner, admin) || WH_MAY_SET_ROLE(owner, admin);
+	return wh_may_act_as(owner, admin);
 }
 
 static void

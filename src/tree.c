@@ -436,7 +436,7 @@ wh_tree_strays(const char *template_name, const char *schema)
 static bool
 may_look_up(Oid part, Oid leaf)
 {
-	if (pg_namespace_aclcheck(get_rel_namespace(leaf), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+	if (WH_NAMESPACE_ACLCHECK(get_rel_namespace(leaf), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
 		return true;
 	ereport(WARNING,
 			(errmsg("table %s is no day of ours any more, and is in the partition tree still", wh_relation_name(leaf)),

@@ -24,12 +24,14 @@
 #include "catalog/pg_class.h"
 #include "commands/comment.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "politely.h"
 #include "sqlutil.h"
 #include "user_views.h"
@@ -221,7 +223,7 @@ wh_saved_apply(const WhSavedRelation *saved, Oid relid)
 
 /* ---- users' views ---- */
 
-static void pg_attribute_noreturn()
+WH_NORETURN static void
 refuse(const char *template_name, const char *object, const char *detail, const char *hint)
 {
 	ereport(ERROR,

@@ -437,7 +437,7 @@ $reader->quit;
 
 # ---- a GRANT meanwhile -------------------------------------------------
 
-# It locks no relation, it only writes the row that the exchange writes.
+# It only writes the row that the exchange writes; from 18 on it locks as a reader does.
 set_settings('wh_worker.swap_lock_timeout' => '30s');
 my $granter = $node->background_psql('postgres');
 sql($node, 'CREATE ROLE late_reader');
@@ -445,7 +445,7 @@ $granter->query_safe("BEGIN; GRANT SELECT ON $day TO late_reader");
 $asked = log_end($production);
 $job = enqueue($first);
 wait_until($node,
-	"SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid' AND pid = (SELECT pid FROM _wh.worker_status WHERE job_id = $job)",
+	"SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'relation') AND pid = (SELECT pid FROM _wh.worker_status WHERE job_id = $job)",
 	'the exchange meets a GRANT that is not committed');
 $granter->query_safe('COMMIT');
 $granter->quit;

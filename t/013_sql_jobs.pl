@@ -340,7 +340,18 @@ wait_until($node, "SELECT count(*) > 1 FROM seen WHERE what = 'by schedule'", 'a
 is(sql($node, "SELECT DISTINCT value FROM seen WHERE what = 'by schedule'"), 'analyst', 'and it runs as that role');
 wait_until($node, "SELECT last_status = 'succeeded: INSERT 0 1' FROM _wh.schedules WHERE name = 'every second'",
 	'the schedule shows what came of it');
-sql($node, q{SET SESSION AUTHORIZATION analyst; SELECT _wh.unschedule('every second')});
+
+my $remove = q{SET SESSION AUTHORIZATION other; SELECT _wh.unschedule('every second')};
+sql($node, 'CREATE ROLE other; GRANT USAGE ON SCHEMA _wh TO other; GRANT EXECUTE ON FUNCTION _wh.unschedule(text) TO other');
+fails_with($node, $remove, '42501', qr/schedule "every second" belongs to role "analyst"/, 'another role may not remove it');
+if ($node->pg_version >= 16)
+{
+	sql($node, 'GRANT analyst TO other WITH INHERIT FALSE, SET FALSE');
+	fails_with($node, $remove, '42501', qr/schedule "every second" belongs to role "analyst"/, 'nor a member without its rights');
+	sql($node, 'REVOKE analyst FROM other');
+}
+sql($node, 'GRANT analyst TO other');
+is(sql($node, $remove), 't', 'who has its rights may');
 $node->poll_query_until('postgres', "SELECT count(*) = 0 FROM _wh.jobs WHERE state IN ('queued', 'running')")
   or die 'its jobs do not end';
 

@@ -13,7 +13,7 @@ my $production = new_tenant('production');
 # Room for 10 * (20 connections + 3 autovacuum workers and their launcher + 16 workers) = 400 locks.
 my $node = new_warehouse(conf => {
 	max_connections => 20, max_locks_per_transaction => 10,
-	autovacuum_max_workers => 3, max_wal_senders => 0, max_worker_processes => 16 });
+	room_for_autovacuum(3), max_wal_senders => 0, max_worker_processes => 16 });
 my $index = 'CREATE INDEX {view_name}_%s ON {schema}.{view_name} (%s)';
 
 add_events_template($node, 'plain', indexes => '');

@@ -29,7 +29,7 @@ use Time::Local qw(timegm);
 use WhSecrets;
 
 our @EXPORT = qw(
-  new_tenant new_warehouse add_tenant reader_password source_root
+  new_tenant new_warehouse room_for_autovacuum add_tenant reader_password source_root
   create_events change_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
@@ -82,13 +82,23 @@ sub make_certificate
 	chmod 0600, "$dir/server.key" or die "could not chmod server.key: $!";
 }
 
+# The programs of a kind of server, where t/versions/ runs a test with those of
+# other versions; else those of the path.
+sub installation
+{
+	my ($kind) = @_;
+	my $path = $ENV{"WH_\U$kind\E_INSTALL"};
+
+	return defined $path ? (install_path => $path) : ();
+}
+
 # A production server: TCP on 127.0.0.1, TLS, and a role that has to give its
 # password.  Options: role, password, database (made if not postgres), tls,
 # conf (a hash of settings).
 sub new_tenant
 {
 	my ($name, %opt) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, installation('tenant'));
 	my $role = $opt{role} // 'wh_reader';
 	my $password = $opt{password} // reader_password();
 	my $tls = $opt{tls} // 1;
@@ -122,11 +132,11 @@ sub create_database
 }
 
 # A server that preloads us.  Options: name, conf (a hash of settings, which
-# win), create_extension (default 1), start (default 1).
+# win), create_extension (default 1), start (default 1), initdb (more options of it).
 sub new_warehouse
 {
 	my (%opt) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'warehouse');
+	my $node = PostgreSQL::Test::Cluster->new($opt{name} // 'warehouse', installation('warehouse'));
 	my %conf = (
 		shared_preload_libraries => "'wh_worker'",
 		restart_after_crash => 'on',
@@ -138,7 +148,7 @@ sub new_warehouse
 		log_min_messages => "'info'",
 		%{ $opt{conf} // {} });
 
-	$node->init(extra => [ '-E', 'UTF8', '--locale=C' ]);
+	$node->init(extra => [ '-E', 'UTF8', '--locale=C', @{ $opt{initdb} // [] } ]);
 	keep_secrets($node, \%conf);
 	$node->append_conf('postgresql.conf', common_settings(%conf));
 	return $node if defined $opt{start} && !$opt{start};
@@ -146,6 +156,18 @@ sub new_warehouse
 	$node->safe_psql('postgres', 'CREATE EXTENSION wh_worker')
 	  unless defined $opt{create_extension} && !$opt{create_extension};
 	return $node;
+}
+
+# Settings for so many workers of autovacuum, and as much room in the lock table in
+# all versions: 17 makes it for one process more, 18 for their slots instead of them.
+sub room_for_autovacuum
+{
+	my ($workers) = @_;
+	my ($major) = qx(postgres --version) =~ /(\d+)/;
+
+	$workers-- if $major >= 17;
+	return (autovacuum_max_workers => $workers,
+		$major >= 18 ? (autovacuum_worker_slots => $workers) : ());
 }
 
 # Passwords are encrypted, by one key, so that what one warehouse dumps another

@@ -1,0 +1,10 @@
+# A warehouse of PostgreSQL 15, tenants of the other versions.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use Test::More;
+use WhVersions;
+
+run_with_tenants_of_others(15);
+done_testing();
