@@ -144,6 +144,7 @@ like($err, qr/WARNING:\s+relation "Odd "shop\.leaves_2025_03_02" is incomplete/,
 like($err, qr/NOTICE:\s+41 of 80 days are missing/, 'days in tables are there') or diag($err);
 wait_until($second, "SELECT count(*) = 11 FROM _wh.day_loads WHERE template_name = 'leaves' AND in_views", 'they are published');
 is(sql($second, 'SELECT count(*) FROM shop.leaves'), '300', 'and answer');
+wait_until($second, "SELECT NOT EXISTS (SELECT FROM _wh.jobs WHERE kind = 'publish' AND state IN ('queued', 'running'))", 'the view reads it no longer');
 sql($second, q{DROP TABLE "Odd ""shop"."leaves_2025_03_02 (incomplete)"});
 sql($second, 'SELECT _wh.rebuild_entire_warehouse()');
 is_whole($second, 'whole database');
@@ -156,6 +157,7 @@ my $third = new_server('third');
 restore($third, $structure);
 ($status, $out, $err) = $third->psql('postgres', 'SELECT _wh.confirm_warehouse()');
 like($err, qr/80 of 80 days are missing/, 'tables that came without their rows are not taken');
+wait_until($third, "SELECT NOT EXISTS (SELECT FROM _wh.jobs WHERE kind = 'publish' AND state IN ('queued', 'running'))", 'the views read them no longer');
 sql($third, "DROP TABLE " . sql($third, q{SELECT string_agg(oid::regclass::text, ', ') FROM pg_class WHERE relname LIKE '% (incomplete)' AND relkind = 'r'}));
 sql($third, 'SELECT _wh.rebuild_entire_warehouse()');
 wait_until($third, "SELECT NOT EXISTS (SELECT FROM _wh.backfills WHERE state = 'running')", 'without the data: all backfills have ended');
