@@ -12,7 +12,8 @@ CREATE TABLE _wh.warehouse (
 	identity text NOT NULL DEFAULT _wh.warehouse_identity(),
 	paused boolean NOT NULL DEFAULT false,
 	paused_at timestamptz,
-	paused_by text
+	paused_by text,
+	resumed_at timestamptz
 );
 INSERT INTO _wh.warehouse DEFAULT VALUES;
 COMMENT ON TABLE _wh.warehouse IS 'The one row of warehouse-wide state; written by _wh.pause(), _wh.resume() and _wh.confirm_warehouse()';
@@ -21,6 +22,7 @@ COMMENT ON COLUMN _wh.warehouse.identity IS 'warehouse_identity() of the databas
 COMMENT ON COLUMN _wh.warehouse.paused IS 'Whether no new job may start';
 COMMENT ON COLUMN _wh.warehouse.paused_at IS 'When it was paused';
 COMMENT ON COLUMN _wh.warehouse.paused_by IS 'Role that paused it';
+COMMENT ON COLUMN _wh.warehouse.resumed_at IS 'When its last pause ended, or it was confirmed; NULL: neither';
 
 CREATE TABLE _wh.tenant_connections (
 	tenant_name text PRIMARY KEY,
@@ -189,7 +191,7 @@ COMMENT ON COLUMN _wh.tenant_templates.data_through IS 'Newest day published';
 COMMENT ON COLUMN _wh.tenant_templates.last_success IS 'When a day was last loaded, or seen to be unchanged';
 COMMENT ON COLUMN _wh.tenant_templates.complete_until IS 'The moment up to which all data is there, as of the last publication or look at the tenant: the start of the load of the first day that is not complete, or the start of that day if it has no content; looked for among the newest day published and the wh_worker.catchup_days before it, not before start_date; NULL: nothing is there';
 COMMENT ON COLUMN _wh.tenant_templates.run_seconds IS 'How long a load that its schedule queued takes, from its start to its commit: a mean in which each counts a quarter and all before it the rest; NULL: there was none';
-COMMENT ON COLUMN _wh.tenant_templates.queue_seconds IS 'How long such a load waits for a worker before it is first started, in the same way';
+COMMENT ON COLUMN _wh.tenant_templates.queue_seconds IS 'How long such a load waits for a worker before it is first started, in the same way, but for waits in which a pause ended, the server started or its configuration was read';
 COMMENT ON COLUMN _wh.tenant_templates.failing_since IS 'Since when loads that would move complete_until on have failed for good; NULL: the last one did not';
 COMMENT ON COLUMN _wh.tenant_templates.view_oid IS 'The tenant view that we made, or NULL; a view with another OID is never replaced';
 COMMENT ON COLUMN _wh.tenant_templates.part_oid IS 'Its part of the partition tree that we made, or NULL';
@@ -330,7 +332,7 @@ COMMENT ON COLUMN _wh.jobs.attempt IS 'How often it was started, but for attempt
 COMMENT ON COLUMN _wh.jobs.not_before IS 'It does not start earlier (retries wait)';
 COMMENT ON COLUMN _wh.jobs.owner_pid IS 'Process that runs it';
 COMMENT ON COLUMN _wh.jobs.enqueued_at IS 'When it was enqueued';
-COMMENT ON COLUMN _wh.jobs.first_started_at IS 'When its first attempt started';
+COMMENT ON COLUMN _wh.jobs.first_started_at IS 'When its first attempt started, or when it was kept from starting by its tenant, which was set aside and came back since';
 COMMENT ON COLUMN _wh.jobs.started_at IS 'When its last attempt started';
 COMMENT ON COLUMN _wh.jobs.finished_at IS 'When it ended';
 COMMENT ON COLUMN _wh.jobs.last_sqlstate IS 'SQLSTATE of its last error';

@@ -1,7 +1,9 @@
 -- The locks that a query of a view takes, and those the server has.
 
+-- Fixed when the server starts. Stable, so that who asks union_health for something
+-- else need not be allowed to call it.
 CREATE FUNCTION _wh.lock_budget() RETURNS bigint
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'wh_sql_lock_budget';
 COMMENT ON FUNCTION _wh.lock_budget() IS
 'How many locks the server''s lock table is sized for: max_locks_per_transaction for every process and prepared transaction that there may be';

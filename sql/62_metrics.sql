@@ -64,9 +64,8 @@ WITH queue AS MATERIALIZED (
 ), subscription AS MATERIALIZED (
 	SELECT s.template_name, sum(s.days) AS days, sum(s.rows) AS rows, sum(s.bytes) AS bytes,
 		sum(s.outdated_days) AS outdated_days, sum(s.refused_days) AS refused_days,
-		max(s.locks) AS tenant_locks, CASE WHEN t.layout = 'matviews' THEN 1 + sum(s.locks) END AS public_locks
-	FROM _wh.tenant_templates s JOIN _wh.mv_templates t USING (template_name)
-	GROUP BY s.template_name, t.layout
+		max(s.locks) AS tenant_locks
+	FROM _wh.tenant_templates s GROUP BY s.template_name
 )
 -- ---- what was done, since the server started ----
 SELECT 'wh_loads_total' AS name, 'counter' AS type,
@@ -253,10 +252,12 @@ SELECT 'wh_published_bytes', 'gauge', 'Bytes of their relations, with indexes an
 	jsonb_build_object('template', s.template_name), s.bytes FROM subscription s
 -- ---- locks of a query ----
 UNION ALL
-SELECT 'wh_union_locks', 'gauge', 'Locks of a query of the public view (of the layout matviews), and of the tenant view that takes most, as of the last publication',
-	jsonb_build_object('template', s.template_name, 'view', v.view), v.locks
-FROM subscription s CROSS JOIN LATERAL (VALUES ('public', s.public_locks), ('tenant', s.tenant_locks)) v (view, locks)
-WHERE v.locks IS NOT NULL
+SELECT 'wh_union_locks', 'gauge', 'Locks of a query of the public view, and of the tenant view that takes most, of partitions one for the last 30 days, as of the last publication',
+	jsonb_build_object('template', s.template_name, 'view', 'tenant'), s.tenant_locks FROM subscription s
+UNION ALL
+SELECT 'wh_union_locks', 'gauge', 'Locks of a query of the public view, and of the tenant view that takes most, of partitions one for the last 30 days, as of the last publication',
+	jsonb_build_object('template', u.template_name, 'view', 'public'), u.locks_per_query
+FROM _wh.union_health u WHERE u.tenant_name IS NULL
 UNION ALL
 SELECT 'wh_union_refused_days', 'gauge', 'Loaded days that are kept out of tenant views, a query of which would need more locks than the server has',
 	jsonb_build_object('template', s.template_name), s.refused_days FROM subscription s

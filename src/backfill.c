@@ -609,7 +609,8 @@ end_backfill(int64 backfill_id, const BackfillState *state)
 	else if (state->cancel_requested)
 		outcome = "cancelled";
 	else if (state->failed > 0)
-		outcome = "failed", error = psprintf(INT64_FORMAT " days could not be loaded", state->failed);
+		outcome = "failed", error = psprintf(INT64_FORMAT " day%s could not be loaded", state->failed,
+											  state->failed == 1 ? "" : "s");
 	else if (state->shared_failed)
 		outcome = "failed", error = "a backfill that shares days with it did not succeed";
 	else if (state->cancelled > 0)

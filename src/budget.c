@@ -10,8 +10,8 @@
  * which grows through its tenant views, is made to refuse with a clear error.
  *
  * Called by publish.c, which asks before it makes a view and has the locks of
- * a tenant view remembered when it was made; the view _wh.union_health counts
- * anew, from the ledger.  Takes no lock, not even on what it counts.
+ * a tenant view remembered when it was made; totals.c counts them anew at each
+ * publication.  Takes no lock, not even on what it counts.
  */
 #include "postgres.h"
 

@@ -46,7 +46,7 @@
  * loads tell most of it, and a single slow one is soon forgotten.
  */
 #define MEAN(column) \
-column " = coalesce(s." column " + 0.25 * (j." column " - s." column "), j." column ")"
+column " = coalesce(s." column " + 0.25 * (j." column " - s." column "), j." column ", s." column ")"
 
 void
 wh_freshness_follow(const char *template_name, const char *schema)
@@ -67,7 +67,11 @@ wh_freshness_follow(const char *template_name, const char *schema)
 			 lengthof(args), args);
 }
 
-/* What its tenant's quiet hours kept it from, the queue is not to blame for. */
+/*
+ * What its tenant's quiet hours kept it from, the queue is not to blame for.  A
+ * wait in which something stood in the way that a later load will not meet (a
+ * pause, a server that was down, wh_worker.enabled) tells nothing of the queue.
+ */
 void
 wh_freshness_loaded(int64 job_id)
 {
@@ -77,11 +81,15 @@ wh_freshness_loaded(int64 job_id)
 			 "   SET " MEAN("run_seconds") ", " MEAN("queue_seconds")
 			 "  FROM (SELECT q.template_name, q.target_schema,"
 			 "          extract(epoch FROM clock_timestamp() - q.started_at)::float8 AS run_seconds,"
-			 "          extract(epoch FROM q.first_started_at - least(q.first_started_at,"
+			 "          CASE WHEN EXISTS (SELECT FROM pg_catalog.unnest(ARRAY[c.updated_at, w.resumed_at,"
+			 "              pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_conf_load_time()]) AS stood(until)"
+			 "            WHERE stood.until BETWEEN q.enqueued_at AND q.first_started_at) THEN NULL"
+			 "            ELSE extract(epoch FROM q.first_started_at - least(q.first_started_at,"
 			 "            coalesce(_wh.quiet_until(c.quiet_hours, q.enqueued_at + k.ahead) - k.ahead,"
-			 "              q.enqueued_at)))::float8 AS queue_seconds"
+			 "              q.enqueued_at)))::float8 END AS queue_seconds"
 			 "          FROM _wh.jobs q"
 			 "          JOIN _wh.tenant_connections c USING (tenant_name)"
+			 "         CROSS JOIN _wh.warehouse w"
 			 "         CROSS JOIN (SELECT current_setting('wh_worker.debug_clock_offset')::interval AS ahead) k"
 			 "         WHERE q.job_id = $1 AND q.schedule_id IS NOT NULL) j"
 			 " WHERE s.template_name = j.template_name AND s.target_schema = j.target_schema",

@@ -99,18 +99,20 @@ wh_health_failed(const char *tenant_name, const WhFailure *failure)
 	return true;
 }
 
-void
-wh_health_reached(const char *tenant_name)
+bool
+wh_health_reached(const char *tenant_name, TimestampTz *away_since)
 {
 	WhArg		args[] = {WH_TEXT(tenant_name)};
 	int32		failures;
 
 	if (wh_query("DELETE FROM _wh.tenant_failures WHERE tenant_name = $1"
-				 " RETURNING consecutive_failures", lengthof(args), args) == 0)
-		return;
+				 " RETURNING consecutive_failures, first_failure_at", lengthof(args), args) == 0)
+		return false;
 	failures = wh_get_int4(0, 1);
+	*away_since = wh_get_timestamptz(0, 2);
 	if (failures < FAILURES_TO_OPEN)
-		return;
+		return false;
 	wh_event_tenant(tenant_name, "closed");
 	wh_log_tenant_back(tenant_name, failures);
+	return true;
 }

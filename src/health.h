@@ -7,6 +7,8 @@
 #ifndef WH_HEALTH_H
 #define WH_HEALTH_H
 
+#include "utils/timestamp.h"
+
 #include "error.h"
 
 /* How long to wait before trying again: exponential, with a ceiling and jitter. */
@@ -23,9 +25,10 @@ extern bool wh_health_concerns(const WhFailure *failure);
 extern bool wh_health_failed(const char *tenant_name, const WhFailure *failure);
 
 /*
- * A connection was made: forgets the failures, if there were any.  In the
+ * A connection was made: forgets the failures, if there were any.  True if the
+ * tenant had been set aside; it was out of reach since *away_since then.  In the
  * caller's transaction; SPI is connected.
  */
-extern void wh_health_reached(const char *tenant_name);
+extern bool wh_health_reached(const char *tenant_name, TimestampTz *away_since);
 
 #endif

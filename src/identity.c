@@ -119,7 +119,9 @@ Datum
 wh_sql_note_restore(PG_FUNCTION_ARGS)
 {
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "note_restore was not called as a trigger");
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"note_restore\" was not called as a trigger")));
 	if (is_restore())
 		mark_restored();
 	return PointerGetDatum(NULL);

@@ -11,11 +11,13 @@
  *     DEBUG1   what goes well, unless it took long (wh_worker.log_min_duration)
  *
  * Called by whoever did it: for a job after its commit, for the others right
- * before it.  May not raise, and reads no table.  Takes no lock.
+ * before it.  Raises nothing but a cancel of the session's own command, and reads
+ * no table.  Takes no lock.
  */
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
@@ -36,13 +38,29 @@ static void
 say(int level, int sqlerrcode, const WhLogFacts *facts, const char *message, const char *detail,
 	const char *hint)
 {
+	/*
+	 * A message ends with a look for interrupts.  A worker has nobody to catch a
+	 * cancel here, which would end it, and its job be taken for one that lost it.
+	 */
+	if (IsBackgroundWorker)
+		HOLD_INTERRUPTS();
 	wh_log_context_facts(facts);
-	ereport(level,
-			(sqlerrcode != 0 ? errcode(sqlerrcode) : 0,
-			 errmsg_internal("%s", wh_plain_text(message)),
-			 detail != NULL ? errdetail_log("%s", wh_plain_text(detail)) : 0,
-			 hint != NULL ? errhint("%s", hint) : 0));
-	wh_log_context_facts(NULL);
+	PG_TRY();
+	{
+		ereport(level,
+				(sqlerrcode != 0 ? errcode(sqlerrcode) : 0,
+				 errmsg_internal("%s", wh_plain_text(message)),
+				 detail != NULL ? errdetail_log("%s", wh_plain_text(detail)) : 0,
+				 hint != NULL ? errhint("%s", hint) : 0));
+	}
+	PG_FINALLY();
+	{
+		/* they are the caller's, whose frame an error leaves */
+		wh_log_context_facts(NULL);
+	}
+	PG_END_TRY();
+	if (IsBackgroundWorker)
+		RESUME_INTERRUPTS();
 }
 
 static int

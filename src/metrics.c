@@ -287,6 +287,12 @@ wh_metrics_readers_pass(void)
 	readers_wait_since = 0;
 }
 
+TimestampTz
+wh_metrics_readers_wait_since(void)
+{
+	return readers_wait_since;
+}
+
 void
 wh_metrics_try(WhTryResult result, double waited)
 {

@@ -92,9 +92,13 @@ extern void wh_metrics_count(const WhCounted *counted);
 extern void wh_metrics_job_begins(void);
 extern void wh_metrics_phase(WhPhase phase);
 
-/* A lock that makes readers wait was asked for; the try that did so has failed. */
+/*
+ * A lock that makes readers wait was asked for; all of them are given back.
+ * Since when there has been one, for who gives back only his own; 0: there is none.
+ */
 extern void wh_metrics_readers_wait(void);
 extern void wh_metrics_readers_pass(void);
+extern TimestampTz wh_metrics_readers_wait_since(void);
 
 /*
  * A try for such locks has ended, "waited" seconds after the one before it; of

@@ -23,6 +23,7 @@
 PG_FUNCTION_INFO_V1(wh_sql_metric_counters);
 
 #define COLUMNS 6
+#define OTHER "other"
 
 /* A row; what is NULL does not apply. */
 typedef struct MetricRow
@@ -336,21 +337,49 @@ find_family(const char *name)
 			 errhint("Read the view _wh.metrics instead.")));
 }
 
-/* Templates that there was no room for are counted under a name of their own. */
+static bool
+has_ended(const WhTemplateCounters *counters)
+{
+	for (int kind = 0; kind < WH_COUNTED_KINDS; kind++)
+		for (int result = 0; result < WH_COUNTED_RESULTS; result++)
+			if (counters->ended[kind][result] > 0)
+				return true;
+	return false;
+}
+
+static void
+add_counters(WhTemplateCounters *to, const WhTemplateCounters *from)
+{
+	for (int kind = 0; kind < WH_COUNTED_KINDS; kind++)
+		for (int result = 0; result < WH_COUNTED_RESULTS; result++)
+			to->ended[kind][result] += from->ended[kind][result];
+	to->rows += from->rows;
+	to->bytes += from->bytes;
+	for (int i = 0; i <= WH_BOUNDS; i++)
+		to->load.buckets[i] += from->load.buckets[i];
+	to->load.sum += from->load.sum;
+}
+
+/*
+ * Templates that there was no room for are counted under a name of their own; a
+ * template that is called so is counted with them, as no series may be there twice.
+ */
 static void
 add_other(Reading *reading)
 {
 	WhTemplateCounters *other = &reading->templates[reading->ntemplates];
 
-	for (int kind = 0; kind < WH_COUNTED_KINDS; kind++)
-		for (int result = 0; result < WH_COUNTED_RESULTS; result++)
-			if (reading->database.other.ended[kind][result] > 0)
-			{
-				*other = reading->database.other;
-				strlcpy(other->template_name, "other", NAMEDATALEN);
-				reading->ntemplates++;
-				return;
-			}
+	if (!has_ended(&reading->database.other))
+		return;
+	for (int i = 0; i < reading->ntemplates; i++)
+		if (strcmp(reading->templates[i].template_name, OTHER) == 0)
+		{
+			add_counters(&reading->templates[i], &reading->database.other);
+			return;
+		}
+	*other = reading->database.other;
+	strlcpy(other->template_name, OTHER, NAMEDATALEN);
+	reading->ntemplates++;
 }
 
 Datum

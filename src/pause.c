@@ -42,7 +42,8 @@ wh_sql_resume(PG_FUNCTION_ARGS)
 	wh_require_preloaded();
 	wh_audit_call(fcinfo);
 	wh_spi_begin();
-	wh_query("UPDATE _wh.warehouse SET paused = false, paused_at = NULL, paused_by = NULL"
+	wh_query("UPDATE _wh.warehouse SET paused = false, paused_at = NULL, paused_by = NULL,"
+			 " resumed_at = clock_timestamp()"
 			 " WHERE paused", 0, NULL);
 	if (wh_identity_pause() == WH_UNCONFIRMED)
 		ereport(WARNING,

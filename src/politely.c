@@ -136,6 +136,7 @@ lock_and_act(void *arg)
 static ErrorData *
 try_once(Polite *polite)
 {
+	bool		held_before = wh_metrics_readers_wait_since() != 0;
 	ErrorData  *error;
 
 	polite->try_context = AllocSetContextCreate(CurrentMemoryContext, "wh_worker try",
@@ -146,7 +147,9 @@ try_once(Polite *polite)
 	trying = false;
 	if (error != NULL)
 	{
-		wh_metrics_readers_pass();
+		/* what an earlier action of the transaction locked is still locked */
+		if (!held_before)
+			wh_metrics_readers_pass();
 		MemoryContextDelete(polite->try_context);	/* there may be thousands of tries */
 	}
 	return error;

@@ -645,15 +645,11 @@ mark_counted(int nargs, const WhArg *args)
 	wh_query(MARK_COUNTED_SQL("in_views"), nargs, args);
 }
 
-void
-wh_publish_counters(const char *template_name, const char *schema)
+static void
+count_subscription(const char *template_name, const char *schema)
 {
 	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
 
-	wh_spi_begin();
-	/* sums made before somebody else's commit must not overwrite his */
-	wh_publish_lock(template_name, schema);
-	mark_counted(lengthof(args), args);
 	wh_query("UPDATE _wh.tenant_templates s"
 			 "   SET days = c.days, days_since_start = c.days_since_start, outdated_days = c.outdated_days,"
 			 "       rows = c.rows, bytes = c.bytes, data_through = c.data_through, last_success = c.last_success"
@@ -676,6 +672,27 @@ wh_publish_counters(const char *template_name, const char *schema)
 			 lengthof(args), args);
 	wh_freshness_follow(template_name, schema);
 	wh_totals_count(template_name, schema);
+}
+
+void
+wh_publish_counters(const char *template_name, const char *schema)
+{
+	WhArg		args[] = {WH_TEXT(template_name), WH_TEXT(schema)};
+
+	wh_spi_begin();
+	/* sums made before somebody else's commit must not overwrite his */
+	wh_publish_lock(template_name, schema);
+	mark_counted(lengthof(args), args);
+	count_subscription(template_name, schema);
+	wh_spi_end();
+}
+
+void
+wh_publish_count_unpublished(const char *template_name, const char *schema)
+{
+	wh_spi_begin();
+	wh_publish_lock(template_name, schema);
+	count_subscription(template_name, schema);
 	wh_spi_end();
 }
 

@@ -54,6 +54,9 @@ extern void wh_publish_check_complete(const char *template_name);
 /* Recomputes days, outdated_days, rows, bytes, ... of one subscription. */
 extern void wh_publish_counters(const char *template_name, const char *schema);
 
+/* The same after a publication that failed: what waits for one goes on waiting. */
+extern void wh_publish_count_unpublished(const char *template_name, const char *schema);
+
 /* That a day was seen to be what the tenant has; the counters stay as they are. */
 extern void wh_publish_checked(const char *template_name, const char *schema, TimestampTz checked_at);
 

@@ -422,11 +422,32 @@ wh_queue_record_failure(const WhJob *job, const WhFailure *failure, const char *
 	return outcome;
 }
 
+/*
+ * The jobs of its schedules that nobody tried before this one have waited for
+ * the tenant, not for a worker: nobody shall expect later that the queue is as
+ * slow.
+ */
+static void
+note_wait_for_tenant(const WhJob *job, TimestampTz away_since)
+{
+	WhArg		args[] = {WH_TEXT(job->tenant_name), WH_TSTZ(away_since), WH_INT8(job->job_id)};
+
+	wh_query("WITH waiting AS ("
+			 "  SELECT job_id FROM _wh.jobs WHERE state = 'queued' AND kind = 'refresh'"
+			 "   AND tenant_name = $1 AND schedule_id IS NOT NULL AND first_started_at IS NULL"
+			 "   FOR NO KEY UPDATE SKIP LOCKED)"
+			 " UPDATE _wh.jobs j SET first_started_at = least(j.first_started_at, greatest(j.enqueued_at, $2))"
+			 "  WHERE j.job_id IN (SELECT job_id FROM waiting UNION ALL SELECT $3)", lengthof(args), args);
+}
+
 void
 wh_queue_probe_succeeded(const WhJob *job)
 {
+	TimestampTz away_since;
+
 	wh_spi_begin();
-	wh_health_reached(job->tenant_name);
+	if (wh_health_reached(job->tenant_name, &away_since))
+		note_wait_for_tenant(job, away_since);
 	wh_spi_end();
 	/* The launcher looks at who is unreachable whenever it hears of a job. */
 	wh_notify_jobs_on_commit(job->job_id, job->job_id);

@@ -247,7 +247,7 @@ wh_sql_confirm_warehouse(PG_FUNCTION_ARGS)
 	if (wh_query("SELECT FROM _wh.warehouse WHERE identity <> $1 FOR UPDATE", lengthof(args), args) > 0)
 	{
 		relink();
-		wh_query("UPDATE _wh.warehouse SET identity = $1", lengthof(args), args);
+		wh_query("UPDATE _wh.warehouse SET identity = $1, resumed_at = clock_timestamp()", lengthof(args), args);
 		report();
 	}
 	wh_spi_end();

@@ -28,7 +28,6 @@
 
 PG_FUNCTION_INFO_V1(wh_sql_check_schedule);
 PG_FUNCTION_INFO_V1(wh_sql_in_zone);
-PG_FUNCTION_INFO_V1(wh_sql_next_run_after);
 
 /* Whether the statement that fires the trigger is one of ours. */
 static bool own_write = false;
@@ -139,21 +138,6 @@ wh_sql_in_zone(PG_FUNCTION_ARGS)
 		tm2timestamp(&tm, fsec, NULL, &result) != 0)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMP(result);
-}
-
-/* The same; the zone alone may be NULL. */
-Datum
-wh_sql_next_run_after(PG_FUNCTION_ARGS)
-{
-	WhTiming	timing;
-
-	wh_require_preloaded();
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3) ||
-		!wh_schedule_try_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-							   text_to_cstring(PG_GETARG_TEXT_PP(1)),
-							   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2)), &timing))
-		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ(wh_cron_next(&timing.cron, timing.zone, PG_GETARG_TIMESTAMPTZ(3)));
 }
 
 /* ---- roles ---- */

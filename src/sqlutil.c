@@ -207,6 +207,15 @@ wh_query_latest(const char *sql, int nargs, const WhArg *args)
 }
 
 uint64
+wh_query_as_caller(const char *sql, int nargs, const WhArg *args)
+{
+	SpiArgs		spi_args;
+
+	fill_spi_args(&spi_args, nargs, args);
+	return run_plan(get_kept_plan(sql, nargs, spi_args.types), sql, &spi_args, false);
+}
+
+uint64
 wh_query_once(const char *sql, int nargs, const WhArg *args)
 {
 	SpiArgs		spi_args;

@@ -85,6 +85,12 @@ extern uint64 wh_query(const char *sql, int nargs, const WhArg *args);
 /* The same, read-only, of what is committed now in any isolation level. */
 extern uint64 wh_query_latest(const char *sql, int nargs, const WhArg *args);
 
+/*
+ * The same, read-only, of what the calling statement sees: for functions that
+ * are STABLE, and have to read several tables as they were at one time.
+ */
+extern uint64 wh_query_as_caller(const char *sql, int nargs, const WhArg *args);
+
 /* The boolean that wh_query() gives in one row; false if it gives none. */
 extern bool wh_query_bool(const char *sql, int nargs, const WhArg *args);
 

@@ -564,23 +564,26 @@ wh_sql_is_quiet(PG_FUNCTION_ARGS)
 								 PG_ARGISNULL(1) ? wh_clock_now() : PG_GETARG_TIMESTAMPTZ(1), &second) > 0);
 }
 
-/* Exact but for a change of the zone's offset meanwhile, which the launcher notices. */
-Datum
-wh_sql_quiet_until(PG_FUNCTION_ARGS)
+TimestampTz
+wh_tenant_quiet_until(text *quiet_hours, TimestampTz moment)
 {
-	TimestampTz moment;
 	int			second;
 	int			minutes;
 
-	wh_require_preloaded();
-	moment = PG_GETARG_TIMESTAMPTZ(1);
 	if (TIMESTAMP_NOT_FINITE(moment))
-		PG_RETURN_TIMESTAMPTZ(moment);
-	minutes = quiet_minutes(PG_GETARG_TEXT_PP(0), moment, &second);
+		return moment;
+	minutes = quiet_minutes(quiet_hours, moment, &second);
 	if (minutes == 0)
-		PG_RETURN_TIMESTAMPTZ(moment);
+		return moment;
 	if (minutes >= WH_HOURS_DAY)
-		PG_RETURN_TIMESTAMPTZ(DT_NOEND);
+		return DT_NOEND;
 	moment = time_t_to_timestamptz(timestamptz_to_time_t(moment));
-	PG_RETURN_TIMESTAMPTZ(TimestampTzPlusMilliseconds(moment, (minutes * 60 - second) * INT64CONST(1000)));
+	return TimestampTzPlusMilliseconds(moment, (minutes * 60 - second) * INT64CONST(1000));
+}
+
+Datum
+wh_sql_quiet_until(PG_FUNCTION_ARGS)
+{
+	wh_require_preloaded();
+	PG_RETURN_TIMESTAMPTZ(wh_tenant_quiet_until(PG_GETARG_TEXT_PP(0), PG_GETARG_TIMESTAMPTZ(1)));
 }

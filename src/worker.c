@@ -271,6 +271,17 @@ publish_schema(void *arg)
 	commit_transaction();
 }
 
+/* What a person took away is gone, whatever keeps the view from being made. */
+static void
+count_schema(void *arg)
+{
+	const SchemaToPublish *publication = arg;
+
+	wh_begin_transaction();
+	wh_publish_count_unpublished(publication->template_name, publication->schema);
+	commit_transaction();
+}
+
 /*
  * One schema whose view cannot be made (its name is taken) must not keep the
  * others from being published: each has its own transaction, and the first
@@ -288,6 +299,8 @@ run_publish(const WhJob *job)
 		SchemaToPublish publication = {job->template_name, lfirst(cell)};
 		ErrorData  *error = wh_attempt_transactions(publish_schema, &publication);
 
+		if (error != NULL)
+			(void) wh_attempt_transactions(count_schema, &publication);
 		if (first_error == NULL)
 			first_error = error;
 	}

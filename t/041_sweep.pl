@@ -25,7 +25,7 @@ my %class_of_function = (
 		fetch_day create_mv_from_template update_mv_by_template update_mv_window_by_template
 		update_tenant_union_view_by_template update_public_view_by_template does_mv_exist refresh_mv
 		create_combined_table_from_template_by_month create_combined_table_from_template_by_year write_status_page
-		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone next_run_after quiet_until
+		schedule unschedule pause_schedule resume_schedule import_pg_cron in_zone quiet_until
 		rotate_key set_password_from_file seal_password audit_change guard_audit_log
 		check_tenant_row check_subscription_row check_schedule check_tenant_reader template_changed notify_config
 		relation_tier first_day_of_query)));

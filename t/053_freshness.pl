@@ -234,12 +234,52 @@ all_ended('it ends');
 is(sql($node, "SELECT run_seconds BETWEEN 1800 AND 1900 FROM _wh.tenant_templates WHERE tenant_name = 'shop'"), 't', 'a quarter of what it took is remembered');
 sql($node, 'UPDATE _wh.tenant_templates SET run_seconds = 1, queue_seconds = 1');
 
+# ---- what the queue is not to blame for --------------------------------
+
+sub queue_seconds_of
+{
+	my ($template) = @_;
+
+	return sql($node, "SELECT queue_seconds FROM _wh.tenant_templates WHERE tenant_name = 'shop' AND template_name = '$template'");
+}
+
+$gate->query_safe('SELECT pg_advisory_lock(7)');
+sql($node, "SELECT _wh.enqueue_backfill('events', 'other', '2025-07-11', '2025-07-11', NULL, 'all')");
+wait_until($node, "SELECT count(*) = 1 FROM _wh.jobs WHERE state = 'running' AND tenant_name = 'other'", 'the other tenant has the worker again');
+step_clock($node, '2025-07-11 20:31');
+sql($node, "UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh events shop'");
+wait_for_job($node, "tenant_name = 'shop' AND state = 'queued' AND kind = 'refresh'", 'queued', 'ours is queued');
+sql($node, "UPDATE _wh.jobs SET enqueued_at = enqueued_at - interval '3 hours' WHERE tenant_name = 'shop' AND state = 'queued'");
+sql($node, 'SELECT _wh.pause(); SELECT _wh.resume()');
+$gate->query_safe('SELECT pg_advisory_unlock_all()');
+all_ended('both are loaded');
+is(queue_seconds_of('events'), 1, 'a wait in which the warehouse was paused is not remembered');
+
+# Of two templates of a tenant that is down one is tried, and the other waits.
+add_events_template($node, 'more', schedule => '45 */4 * * *');
+sql($node, "SELECT _wh.subscribe('shop', 'more', NULL, '2025-07-11')");
+enqueue_and_wait($node, "'more', 'shop', '2025-07-11', '2025-07-11'");
+sql($node, "UPDATE _wh.tenant_templates SET queue_seconds = 1 WHERE template_name = 'more'");
+$production->stop;
+sql($node, "UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh events shop'");
+wait_until($node, "SELECT count(*) = 1 FROM _wh.tenant_failures WHERE retry_at IS NOT NULL", 'the tenant is set aside again');
+sql($node, "UPDATE _wh.tenant_failures SET retry_at = now() + interval '1 hour', last_failure_at = now(), first_failure_at = now() - interval '3 hours'");
+sql($node, "UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh more shop'");
+wait_for_job($node, "template_name = 'more' AND kind = 'refresh' AND schedule_id IS NOT NULL", 'queued', 'a job that nobody tries');
+sql($node, "UPDATE _wh.jobs SET enqueued_at = enqueued_at - interval '3 hours' WHERE template_name = 'more' AND state = 'queued'");
+$production->start;
+sql($node, "UPDATE _wh.tenant_failures SET retry_at = now()");
+enqueue_and_wait($node, "'events', 'other', '2025-07-11', '2025-07-11', NULL, 'all'");
+all_ended('the tenant is back, and all is loaded');
+cmp_ok(queue_seconds_of('more'), '<', 100, 'nor is the wait for a tenant that was set aside');
+sql($node, "SELECT _wh.unsubscribe('shop', 'more'); DELETE FROM _wh.tenant_templates WHERE template_name = 'more'; UPDATE _wh.schedules SET active = false WHERE name = 'refresh more shop'");
+
 # ---- a day is complete so long after its end ---------------------------
 
 sql($node, "UPDATE _wh.mv_templates SET fresh_within = '2 hours', fresh_after = 'day'");
 step_clock($node, '2025-07-11 23:00');
-fresh_is(join(', ', at('complete_until'), at('due_at'), at('next_run'), at('predicted_at'), 'freshness'),
-	'11 20:30 | 12 02:00 | 12 00:30 | 12 00:30 | fresh', 'the day is due two hours after its end, and expected');
+fresh_is(join(', ', "to_char(complete_until AT TIME ZONE 'UTC', 'DD HH24')", at('due_at'), at('next_run'), at('predicted_at'), 'freshness'),
+	'11 20 | 12 02:00 | 12 00:30 | 12 00:30 | fresh', 'the day is due two hours after its end, and expected');
 sql($node, "UPDATE _wh.schedules SET schedule = '30 3,23 * * *' WHERE name = 'refresh events shop'");
 fresh_is(join(', ', at('next_run'), at('predicted_at'), 'freshness'), '11 23:30 | 12 03:30 | at_risk',
 	'a load before its end does not count; the first after it is too late');

@@ -100,6 +100,19 @@ happened("c ->> 'event' = 'backfill_succeeded' AND c ->> 'backfill_id' = '$backf
 set('wh_worker.log_min_duration', '0 ms');
 enqueue_and_wait($node, q{'events', 'shop', '2025-07-03', '2025-07-03'});
 happened("c ->> 'event' = 'job_succeeded' AND c ->> 'job_id' = '" . last_job() . "' AND severity = 'LOG'", 'log_min_duration = 0 logs what goes well');
+
+# A cancel that comes when the job is committed: the line is written, and the worker stays.
+sql($node, q{CREATE FUNCTION public.cancel_late() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RETURN CASE WHEN pg_cancel_backend(pg_backend_pid()) THEN NULL::_wh.jobs END; END $$;
+	CREATE CONSTRAINT TRIGGER cancel_late AFTER UPDATE ON _wh.jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	WHEN (NEW.kind = 'refresh' AND NEW.state = 'succeeded') EXECUTE FUNCTION public.cancel_late()});
+my $worker = sql($node, q{SELECT string_agg(pid::text, ' ') FROM _wh.worker_status WHERE backend_type LIKE '%worker'});
+is((enqueue_and_wait($node, q{'events', 'shop', '2025-07-03', '2025-07-03', mode => 'all'}))[1], 'succeeded', 'a day, cancelled after its commit');
+happened("c ->> 'event' = 'job_succeeded' AND c ->> 'job_id' = '" . last_job() . "'", 'has its line');
+is(one('count(*)', q{c ->> 'sqlstate' = '57014'}), 0, 'and nothing else');
+is(sql($node, q{SELECT string_agg(pid::text, ' ') FROM _wh.worker_status WHERE backend_type LIKE '%worker'}), $worker, 'its worker is there');
+sql($node, 'DROP TRIGGER cancel_late ON _wh.jobs');
+
 set('wh_worker.log_min_duration', '10 min');
 enqueue_and_wait($node, q{'events', 'shop', '2025-07-04', '2025-07-20'});
 $job = last_job();

@@ -350,10 +350,11 @@ run_section('Back up and restore',
 			is(sql($node, 'SELECT count(*) FROM _wh.day_loads', 'restored'), sql($node, 'SELECT count(*) FROM _wh.day_loads'), 'the ledger is restored');
 			is(sql($node, 'SELECT count(*) FROM _wh.tenant_connections', 'restored'), 2, 'and the tenants');
 			set_and_reload(q{wh_worker.databases = 'postgres, restored'});
-			ok($node->poll_query_until('restored', q{SELECT count(*) > 0 AND bool_and(state = 'missing') FROM _wh.day_loads WHERE template_name = 'foodlogstats'}), 'the days are missing');
+			wait_until($node, q{SELECT state = 'waiting' AND last_error LIKE '%is a copy that waits to be confirmed%' FROM _wh.worker_status WHERE backend_type = 'wh_worker launcher' AND datname = 'restored'}, 'the copy waits to be confirmed');
 		} },
+	seen => { 4 => qr/^the warehouse is a copy that waits to be confirmed\n.*"backfills"/s },
 	database => { 4 => 'restored' });
-ok($node->poll_query_until('restored', q{SELECT state = 'succeeded' AND mode = 'missing' FROM _wh.backfills ORDER BY backfill_id DESC LIMIT 1}), 'they are loaded again');
+ok($node->poll_query_until('restored', q{SELECT count(*) = 0 FROM _wh.backfills WHERE state = 'running'}), 'the days that are not there are loaded again');
 is(sql($node, q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}, 'restored'), sql($node, q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}), 'every row of them');
 
 # The copy is a server of its own; it asks nobody.
