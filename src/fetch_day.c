@@ -64,6 +64,21 @@ struct WhDayStream
 PG_FUNCTION_INFO_V1(wh_sql_fetch_day);
 
 /*
+ * Servers show any other character as "?" or as an escape for each byte, by their
+ * version, which would leave less room.
+ */
+static char *
+in_ascii(const char *name)
+{
+	StringInfoData result;
+
+	initStringInfo(&result);
+	for (; *name != '\0'; name += pg_mblen(name))
+		appendStringInfoChar(&result, *name >= ' ' && *name <= '~' ? *name : '?');
+	return result.data;
+}
+
+/*
  * Who reads, and what, for the administrator of the tenant: "wh_worker:
  * foodlogstats 2025-07-04 for warehouse".  Its server cuts a name after 63 bytes,
  * so the template and our database share what the rest leaves.
@@ -71,18 +86,18 @@ PG_FUNCTION_INFO_V1(wh_sql_fetch_day);
 static char *
 name_at_tenant(const WhTemplate *tmpl, DateADT date)
 {
-	const char *database = get_database_name(MyDatabaseId);
+	const char *template_name = in_ascii(tmpl->name);
+	const char *database = in_ascii(get_database_name(MyDatabaseId));
 	int			room = NAMEDATALEN - 1 - strlen("wh_worker:  YYYY-MM-DD for ");
-	int			template_bytes = strlen(tmpl->name);
+	int			template_bytes = strlen(template_name);
 	int			database_bytes = strlen(database);
 
 	if (template_bytes + database_bytes > room)
 	{
-		database_bytes = pg_mbcliplen(database, database_bytes,
-									  Max(room - template_bytes, NAME_BYTES));
-		template_bytes = pg_mbcliplen(tmpl->name, template_bytes, room - database_bytes);
+		database_bytes = Min(database_bytes, Max(room - template_bytes, NAME_BYTES));
+		template_bytes = Min(template_bytes, room - database_bytes);
 	}
-	return psprintf("wh_worker: %.*s %s for %.*s", template_bytes, tmpl->name, wh_date_text(date),
+	return psprintf("wh_worker: %.*s %s for %.*s", template_bytes, template_name, wh_date_text(date),
 					database_bytes, database);
 }
 

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "log_context.h"
 #include "log_event.h"
@@ -42,7 +43,7 @@ say(int level, int sqlerrcode, const WhLogFacts *facts, const char *message, con
 	 * A message ends with a look for interrupts.  A worker has nobody to catch a
 	 * cancel here, which would end it, and its job be taken for one that lost it.
 	 */
-	if (IsBackgroundWorker)
+	if (WH_IN_BACKGROUND_WORKER)
 		HOLD_INTERRUPTS();
 	wh_log_context_facts(facts);
 	PG_TRY();
@@ -59,7 +60,7 @@ say(int level, int sqlerrcode, const WhLogFacts *facts, const char *message, con
 		wh_log_context_facts(NULL);
 	}
 	PG_END_TRY();
-	if (IsBackgroundWorker)
+	if (WH_IN_BACKGROUND_WORKER)
 		RESUME_INTERRUPTS();
 }
 

@@ -17,7 +17,7 @@ my $shaky = new_tenant('shaky');
 # Room for 400 locks, as in t/023_union_health.pl.
 my $node = new_warehouse(conf => {
 	max_connections => 20, max_locks_per_transaction => 10,
-	autovacuum_max_workers => 3, max_wal_senders => 0, max_worker_processes => 16,
+	room_for_autovacuum(3), max_wal_senders => 0, max_worker_processes => 16,
 	'wh_worker.connect_timeout' => "'2s'" });
 my $indexes = join '; ', map { "CREATE INDEX {view_name}_$_ ON {schema}.{view_name} ($_)" } qw(id at kind);
 

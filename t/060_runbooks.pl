@@ -53,7 +53,7 @@ is_deeply([ grep { $_->{language} !~ /^(?:sql|sh)$/ } map { @{ $_->{blocks} } } 
 
 my $source = new_tenant('source');
 # Room for 10 * (38 connections + 4 of autovacuum + 16 workers + 4 walsenders) = 620 locks.
-my $node = new_warehouse(conf => { max_connections => 38, max_locks_per_transaction => 10, autovacuum_max_workers => 3,
+my $node = new_warehouse(conf => { max_connections => 38, max_locks_per_transaction => 10, room_for_autovacuum(3),
 	max_wal_senders => 4, max_worker_processes => 16 });
 my ($key_file) = sql($node, 'SHOW wh_worker.key_file');
 my ($today, $yesterday) = map { sql($node, "SELECT _wh.current_date_utc() - $_") } 0, 1;
