@@ -25,6 +25,8 @@ foreach my $shop (@shops)
 	create_events($production, $first, $days, 20, database => $database, seed => length $shop);
 	add_tenant($node, $shop, $production, database => $database, templates => [ 'events', 'plain' ], start_date => $first);
 }
+# those that combine are due at some minute after 3 o'clock
+sql($node, 'SELECT _wh.pause_schedule(name) FROM _wh.schedules');
 
 sub backfill
 {
