@@ -1,5 +1,5 @@
-# pg_upgrade: the days are there, known to the ledger and published; what was
-# queued goes on, a day can be loaded again, and the tree takes new leaves.
+# pg_upgrade: the days are there, known to the ledger and published; once it is
+# confirmed what was queued goes on, a day can be loaded again, and the tree takes new leaves.
 use strict;
 use warnings;
 use FindBin;
@@ -75,6 +75,8 @@ sub upgrade
 
 	fill($old);
 	my $before = everything($old);
+	my $ledger = "SELECT t FROM _wh.day_loads t WHERE target_date < '2025-02-11' ORDER BY t::text";
+	my $known = sql($old, $ledger);
 	sql($old, 'SELECT _wh.pause()');
 	my $waiting = sql($old, "SELECT _wh.enqueue_backfill('leaves', 'shop', '2025-02-11', '2025-02-12')");
 	$old->stop;
@@ -93,7 +95,12 @@ sub upgrade
 	is($new->pg_version->major, $to, 'the server is the new one');
 	is(everything($new), $before, 'all is as it was');
 
+	# the old one is still there, and could be started
 	sql($new, 'SELECT _wh.resume()');
+	like(sql($new, 'SELECT _wh.pause_reason()'), qr/copy that waits to be confirmed/, 'it loads nothing before somebody confirms that it is the one');
+	is(sql($new, 'SELECT count(*) FROM _wh.jobs WHERE state <> $$queued$$ AND target_date >= $$2025-02-11$$'), 0, 'really nothing');
+	sql($new, 'SELECT _wh.confirm_warehouse()');
+	is(sql($new, $ledger), $known, 'after which it knows the same days');
 	is(sql($new, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'what was queued is loaded');
 	change_events($production, '2025-02-03');
 	change_events($production, '2025-01-15');
