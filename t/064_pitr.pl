@@ -50,13 +50,12 @@ $target{'a restore point'} = "recovery_target_name = 'some days'";
 $target{'a time'} = sprintf "recovery_target_time = '%s'", at_moment('leaves', 10, 'SELECT clock_timestamp()');
 is(sql($node, "SELECT _wh.wait_for_backfill($backfill{$_}, '100 s')"), 'succeeded', "the backfill of $_ ends") foreach @templates;
 
-# The last transaction that is wanted: a day that is loaded again while others are.
+# Days are loaded again, over those that are there.
 sql($source, "UPDATE events SET kind = 'changed'");
 %after = map { $_ => 1 } split /\n/, sql($source, $of_tenant);
 my $again = sql($node, "SELECT _wh.enqueue_backfill('leaves', NULL, '$first', '2025-03-31', mode => 'all')");
 ok($node->poll_query_until('postgres', "SELECT days_done >= 20 FROM _wh.backfill_progress WHERE backfill_id = $again"), 'days are loaded again');
-$target{'a transaction'} = sprintf "recovery_target_xid = '%s'",
-	sql($node, q{SELECT xmin FROM _wh.day_loads WHERE template_name = 'leaves' ORDER BY loaded_at DESC OFFSET 3 LIMIT 1});
+$target{'a place in the WAL'} = sprintf "recovery_target_lsn = '%s'", sql($node, 'SELECT pg_current_wal_lsn()');
 is(sql($node, "SELECT _wh.wait_for_backfill($again, '100 s')"), 'succeeded', 'all of them');
 
 # And between two tables of a month.
@@ -113,11 +112,15 @@ sub is_consistent
 		WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('shop', 'Odd "shop')) AND c.relkind IN ('r', 'm')
 		AND NOT EXISTS (SELECT FROM _wh.day_loads d WHERE d.relation_oid = c.oid AND d.relation = c.relname AND d.relation_file = c.relfilenode)}),
 		'', "$what: the ledger knows every relation");
-	foreach my $template (@templates)
+	foreach my $view (map { ("shop.$_", qq{"Odd ""shop".$_}) } @templates)
 	{
-		is(sql($copy, sprintf q{SELECT (SELECT count(*) FROM shop.%1$s) || ' ' || (SELECT count(*) FROM "Odd ""shop".%1$s)}, $template),
-			sql($copy, qq{SELECT string_agg((SELECT coalesce(sum(rows), 0) FROM _wh.day_loads d WHERE d.target_schema = s.name AND d.template_name = '$template' AND d.in_views)::text, ' ' ORDER BY s.name DESC)
-				FROM (VALUES ('shop'), ('Odd "shop')) s (name)}), "$what: views of $template have what they shall have");
+		my $rows = sql($copy, "SELECT to_regclass('$view') IS NOT NULL") eq 't' ? sql($copy, "SELECT count(*) FROM $view") : 0;
+		my ($schema, $template) = $view =~ /(shop|Odd).*\.(\w+)/;
+
+		# a partition is seen as soon as it is one
+		my $is_there = $template eq 'leaves' && $rows ? 'relation_oid IS NOT NULL' : 'in_views';
+		is($rows, sql($copy, "SELECT coalesce(sum(rows), 0) FROM _wh.day_loads WHERE $is_there AND template_name = '$template' AND target_schema LIKE '$schema%'"),
+			"$what: view $view has the days that the ledger says");
 	}
 	return $ledger;
 }
@@ -138,7 +141,7 @@ sub goes_on
 	return;
 }
 
-my %unfinished = ('a restore point' => 2, 'a time' => 2, 'a transaction' => 1, 'a combined month' => 0);
+my %unfinished = ('a restore point' => 2, 'a time' => 2, 'a place in the WAL' => 1, 'a combined month' => 0);
 
 foreach my $what (sort keys %target)
 {
@@ -149,8 +152,8 @@ foreach my $what (sort keys %target)
 	cmp_ok(sql($copy, "SELECT count(*) FROM _wh.jobs WHERE state = 'queued'"), '>', 0, "$what: inside a backfill") if $unfinished{$what};
 	is_consistent($copy, $what);
 	my $changed = grep { /changed/ } days_in_relations($copy);
-	cmp_ok($changed, '>', 0, "$what: some days were loaded again") if $what eq 'a transaction';
-	cmp_ok($changed, '<', 62, "$what: and some were not") if $what eq 'a transaction';
+	cmp_ok($changed, '>', 0, "$what: some days were loaded again") if $what eq 'a place in the WAL';
+	cmp_ok($changed, '<', 62, "$what: and some were not") if $what eq 'a place in the WAL';
 	is(sql($copy, "SELECT string_agg(DISTINCT template_name, ',') FROM _wh.day_loads WHERE state = 'combined'"), $what eq 'a combined month' ? 'events' : '', "$what: what was combined then");
 	goes_on($copy, $what);
 	is(scalar(grep { /^leaves .* changed$/ } days_in_relations($copy)), 62, "$what: the days that were to be loaded again are") if $unfinished{$what} < 2;

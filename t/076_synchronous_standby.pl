@@ -64,11 +64,11 @@ is(sql($node, "SELECT state FROM _wh.backfills WHERE backfill_id = $backfill"), 
 
 # ---- a cancel ends the wait -------------------------------------------------
 
-locally("SELECT _wh.cancel_job($job)");
+sql($node, "SELECT pg_cancel_backend(pid) FROM _wh.worker_status WHERE job_id = $job");
 $node->wait_for_log(qr/canceling wait for synchronous replication due to user request/);
-pass('a cancelled job waits no longer');
+pass('a worker that is cancelled waits no longer');
 wait_until($node, "SELECT state = 'succeeded' FROM _wh.jobs WHERE job_id = $job", 'it had succeeded');
-wait_until($node, waits_for_standby('worker') =~ s/count\(\*\) = 1/count(*) = 1 AND max(job_id) <> $job/r, 'the next one begins, and waits');
+wait_until($node, waits_for_standby('worker') . " AND job_id <> $job", 'the next one begins, and waits');
 
 # ---- the server stops --------------------------------------------------------
 
