@@ -80,7 +80,7 @@ add_tenant($node, $_, $source, templates => ['foodlogstats'], start_date => $yes
 # ---- running blocks ----------------------------------------------------
 
 my ($backfill, $job, $pid) = (0, 0, 0);
-my ($blocks_run, %stands_for);
+my ($blocks_run, %stands_for, $standby);
 
 sub replaced
 {
@@ -103,8 +103,8 @@ sub replaced
 sub run_sql
 {
 	my ($text, $database, $superuser) = @_;
-	my $server = $text =~ /^-- at the tenant$/m ? $source : $node;
-	my $role = $superuser || $text =~ /^-- (?:as a superuser|at the tenant)$/m ? getpwuid($<) : 'dba';
+	my $server = $text =~ /^-- at the tenant$/m ? $source : $text =~ /^-- at the (?:standby|promoted server)$/m ? $standby : $node;
+	my $role = $superuser || $text =~ /^-- (?:as a superuser|at the tenant)\b/m ? getpwuid($<) : 'dba';
 	my ($status, $out, $err) = $server->psql($database // 'postgres', replaced($text), on_error_stop => 1, extra_params => [ '-U', $role ]);
 
 	return ($status == 0, "$out\n", $err);
@@ -363,6 +363,25 @@ like($copy_sql->(q{SELECT state, last_error FROM _wh.worker_status WHERE backend
 is($copy_sql->(q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}) + 0, sql($node, q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-01'}), 'all rows are in it');
 IPC::Run::run([ 'pg_ctl', '-D', "$dir/backup", '-m', 'immediate', '-w', 'stop' ], '>', '/dev/null', '2>', '/dev/null');
 set_and_reload(q{wh_worker.databases = 'postgres'});
+
+# ---- a standby ---------------------------------------------------------
+
+run_section('Standby, promotion, PITR',
+	before => sub {
+		$standby = PostgreSQL::Test::Cluster->new('standby', defined $ENV{WH_WAREHOUSE_INSTALL} ? (install_path => $ENV{WH_WAREHOUSE_INSTALL}) : ());
+		$node->backup('standby');
+		$standby->init_from_backup($node, 'standby', has_streaming => 1);
+		$standby->start;
+		$node->wait_for_catchup($standby);
+		$ENV{STANDBY} = $standby->data_dir;
+	},
+	at => { 3 => sub { wait_until($standby, $launcher_is->('idle'), 'the promoted server works') } },
+	seen => { 0 => qr/\Awh_worker supervisor\|\|standby\|\nwh_worker launcher\|postgres\|standby\|\n+\z/, 3 => qr/^wh_worker launcher\|postgres\|idle\|$/m });
+delete $ENV{STANDBY};
+$standby->stop;
+sql($node, "ALTER SYSTEM RESET $_") foreach 'synchronous_standby_names', 'wh_worker.enabled';
+sql($node, 'SELECT pg_reload_conf()');
+wait_until($node, $launcher_is->('idle'), 'so does the first one again');
 
 run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
