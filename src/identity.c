@@ -26,6 +26,7 @@
 #include "guc.h"
 #include "identity.h"
 #include "sqlutil.h"
+#include "standby.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_warehouse_identity);
@@ -78,6 +79,8 @@ wh_sql_pause_reason(PG_FUNCTION_ARGS)
 
 	(void) fcinfo;
 	wh_require_preloaded();
+	if (wh_standby_reason() != NULL)
+		PG_RETURN_TEXT_P(cstring_to_text(wh_standby_reason()));
 	wh_spi_begin();
 	pause = wh_identity_pause();
 	wh_spi_end();

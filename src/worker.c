@@ -44,6 +44,7 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "replicate.h"
 #include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
@@ -62,7 +63,7 @@ static MemoryContext job_context = NULL;
 static void
 commit_transaction(void)
 {
-	wh_commit_transaction(job_context);
+	wh_commit_then_replicate(job_context);
 	pgstat_report_stat(false);
 }
 

@@ -17,3 +17,6 @@ BEGIN
 	END IF;
 END
 $$;
+-- On a standby, and with a synchronous one.
+COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running; waiting_replication while its commit waits for a synchronous standby. On a standby, where no process runs: standby';
+COMMENT ON FUNCTION _wh.pause_reason() IS 'Why no job of this warehouse starts: the server is a standby, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
