@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use WhTest;
 
 my $source = new_tenant('source');
-my $node = new_warehouse(conf => { max_connections => 20, max_worker_processes => 8, max_locks_per_transaction => 10,
+my $node = new_warehouse(conf => { max_connections => 38, max_worker_processes => 8, max_locks_per_transaction => 10,
 	max_wal_senders => 2, room_for_autovacuum(2) });
 my ($first, $last) = ('2025-01-01', '2025-04-30');
 my $odd = q{Odd "sh'op{TARGET_DATE}};
@@ -51,7 +51,7 @@ sql($node, 'CREATE ROLE somebody');
 fails_with($node, 'SET ROLE somebody; DROP EXTENSION IF EXISTS nothing, wh_worker', '42501', qr/must be owner of extension wh_worker/, 'who may not drop it learns nothing');
 fails_with($node, 'SELECT _wh.release_data()', '55000', qr/the warehouse is not paused.*HINT:\s+Call _wh.pause\(\) first/s, 'release_data() of a warehouse that runs');
 is(sql($node, "SELECT _wh.wait_for_backfill($id, '120 s')"), 'succeeded', 'the backfill goes on to its end');
-(undef, my $state) = enqueue_and_wait($node, "'events', '" . $odd =~ s/'/''/gr . "', '$first', '2025-01-31'");
+(undef, my $state) = enqueue_and_wait($node, "'events', '" . $odd =~ s/'/''/gr . "', '$first', '2025-03-31'");
 is($state, 'succeeded', 'another tenant');
 is(sql($node, "SELECT _wh.create_combined_table_from_template_by_month('events', 'shop', 'shop', 2025, 1)->>'status'"), 'combined', 'a month is a table');
 
@@ -68,44 +68,44 @@ sql($node, 'ALTER MATERIALIZED VIEW shop.events_2025_02_04 RENAME TO kept_by_me'
 wait_until($node, q{SELECT state = 'missing' FROM _wh.day_loads WHERE template_name = 'events' AND target_schema = 'shop' AND target_date = '2025-02-04'}, 'a day is renamed');
 wait_until($node, q{SELECT NOT EXISTS (SELECT FROM _wh.jobs WHERE state IN ('queued', 'running'))}, 'and leaves the views');
 
-# Every relation outside of _wh that has rows, with its content; and what else it has.
+# Every relation outside of _wh that has rows, with its content.
+my $ours_or_core = q{relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('_wh', 'pg_catalog', 'information_schema', 'pg_toast'))};
+
 sub content
 {
-	my ($condition) = @_;
-	my @relations = split /\n/, sql($node, "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'm', 'v') AND $condition
-		AND relnamespace NOT IN ('_wh'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace) ORDER BY oid");
-
-	return join "\n", map { "$_: " . checksum($node, "SELECT * FROM $_") } @relations;
+	return sql($node, qq{
+		SELECT format('SELECT %L, count(*), md5(string_agg(h, NULL ORDER BY h)) FROM (SELECT md5(r::text) AS h FROM %I.%I r) hashes', nspname || '.' || relname, nspname, relname)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm', 'v') AND NOT $ours_or_core ORDER BY c.oid \\gexec});
 }
 
 sub properties
 {
-	return sql($node, q{
+	return sql($node, qq{
 		SELECT c.oid, c.relname, c.relfilenode, c.relowner, c.relacl, c.reloptions, c.relreplident, c.reltuples, c.relispopulated, obj_description(c.oid, 'pg_class'),
 			(SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.attacl, a.attstattarget, col_description(c.oid, a.attnum)), ',' ORDER BY attnum) FROM pg_attribute a WHERE a.attrelid = c.oid),
 			(SELECT string_agg(pg_get_indexdef(i.indexrelid), ',' ORDER BY i.indexrelid) FROM pg_index i WHERE i.indrelid = c.oid),
 			(SELECT count(*) FROM pg_statistic_ext e WHERE e.stxrelid = c.oid)
-		FROM pg_class c WHERE c.relkind IN ('r', 'm') AND c.relnamespace NOT IN ('_wh'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+		FROM pg_class c WHERE c.relkind IN ('r', 'm') AND NOT $ours_or_core
 		ORDER BY c.oid});
 }
 
 # What each of these may read of the filtered view.
 sub seen_by
 {
-	return join ', ', map { "$_ " . sql($node, "SET ROLE $_; SELECT count(*) FROM public.leaves_isolated") } 'phood_ro', 'buyer', q{"the ""auditor'"};
+	return join ', ', map { "$_ " . sql($node, "SET ROLE $_; SELECT count(*) FROM public.leaves_isolated") } scalar(getpwuid($<)), 'buyer', q{"the ""auditor'"};
 }
 
 sub view_columns
 {
-	return sql($node, q{SELECT c.oid, a.attname, a.atttypid, c.relacl, c.reloptions FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-		WHERE c.relkind = 'v' AND a.attnum > 0 AND c.relnamespace NOT IN ('_wh'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace) ORDER BY c.oid, a.attnum});
+	return sql($node, qq{SELECT c.oid, a.attname, a.atttypid, c.relacl, c.reloptions FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+		WHERE c.relkind = 'v' AND a.attnum > 0 AND NOT $ours_or_core ORDER BY c.oid, a.attnum});
 }
 
 sub facts
 {
 	my ($of_views) = @_;
 
-	return join "\n--\n", content('true'), properties(), seen_by(), $of_views ? view_columns() : ();
+	return join "\n--\n", content(), properties(), seen_by(), $of_views ? view_columns() : ();
 }
 
 # ---- refused when it cannot be right ----------------------------------
@@ -115,9 +115,8 @@ sql($node, q{ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO somebody});
 fails_with($node, 'SELECT _wh.release_data()', '42501', qr/must be owner of materialized view shop.events_2025_03_03.*HINT:\s+Run ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO whadmin/s, 'a day that belongs to somebody else');
 sql($node, q{ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO whadmin});
 my $before = facts(1);
-like($before, qr/phood_ro 0, buyer 60, "the ""auditor'" 60/, 'readers of one tenant see its rows');
-like($before, qr/^public.events: 450 rows/m, 'the public view has all rows but those that a person keeps');
-fails_with($node, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT _wh.release_data()', '55000', qr/./, 'in another isolation level') if 0;
+like($before, qr/ 120, buyer 60, "the ""auditor'" 60/, 'readers of one tenant see its rows');
+like($before, qr/^public\.events\|627\|/m, 'the public view has all rows but those that a person keeps');
 
 # ---- released, while people read and in more than one call ------------
 
@@ -134,7 +133,7 @@ is(facts(1), $before, 'in between nothing has changed for anybody');
 is_refused('in between DROP EXTENSION is refused');
 sql($node, 'SELECT _wh.resume()');
 is((enqueue_and_wait($node, "'events', 'shop', '2025-02-10', '2025-02-12', mode => 'all'"))[1], 'succeeded', 'one may still go on loading instead');
-is(content('true') =~ s/^.*?(public.events: [^\n]*).*$/$1/sr, $before =~ s/^.*?(public.events: [^\n]*).*$/$1/sr, 'with the same content');
+is(join(' ', content() =~ /^(public\.events\|.*)$/m), join(' ', $before =~ /^(public\.events\|.*)$/m), 'with the same content');
 sql($node, 'SELECT _wh.pause()');
 $before = facts(1);
 my $calls = 0;
@@ -150,9 +149,9 @@ is(facts(1), $before, 'every relation has the content, the file, the owner, the 
 is(sql($node, q{SELECT count(*) FROM pg_class WHERE relkind = 'm'}), 0, 'none is a materialized view');
 is(sql($node, q{SELECT count(*) FROM _wh.day_loads}), 0, 'the ledger is empty');
 is(sql($node, q{SELECT count(*) FILTER (WHERE active) || ' ' || sum(days) || ' ' || sum(bytes) FROM _wh.tenant_templates}), '0 0 0', 'no subscription is active, or has days');
-is(sql($node, q{SELECT string_agg(n.nspname || '.' || c.relname, ', ' ORDER BY 1) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relkind = 'p'}),
+is(sql($node, q{SELECT string_agg(n.nspname || '.' || c.relname, ', ' ORDER BY n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relkind = 'p'}),
 	"$odd.leaves tree $odd, public.leaves tree, shop.leaves tree shop", 'trees are where their data is');
-is(sql($node, 'SELECT _wh.release_data()'), '0', 'called again it finds nothing to do');
+is(sql($node, 'SET client_min_messages = warning; SELECT _wh.release_data()'), '0', 'called again it finds nothing to do');
 sql($node, q{INSERT INTO shop.events_2025_02_02 SELECT * FROM shop.events_2025_02_02; VACUUM FULL shop.events_2025_02_02; REINDEX TABLE shop.events_2025_02_02; ANALYZE shop.events_2025_02_02});
 is(sql($node, 'SELECT count(*) FROM shop.events_2025_02_02'), 6, 'a day can be written, vacuumed and analyzed as any table');
 sql($node, q{DELETE FROM shop.events_2025_02_02 WHERE ctid > '(0,3)'});
@@ -174,7 +173,7 @@ pass('DROP EXTENSION without CASCADE');
 is(facts(1), $before, 'all of it is as it was');
 sql($node, 'DROP SCHEMA _wh');
 pass('schema _wh is empty, and can be dropped');
-is(content('true'), content('true'), 'all can be read without it');
+is(facts(1), $before, 'all can be read without it');
 PostgreSQL::Test::Utils::system_or_bail('pg_dump', '-d', $node->connstr('postgres'), '-f', $dump);
 sql($node, 'CREATE DATABASE dumped');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('dumped'), '-f', $dump ], 'a dump of what is left is restored');
