@@ -115,7 +115,7 @@ sql($node, q{ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO somebody});
 fails_with($node, 'SELECT _wh.release_data()', '42501', qr/must be owner of materialized view shop.events_2025_03_03.*HINT:\s+Run ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO whadmin/s, 'a day that belongs to somebody else');
 sql($node, q{ALTER MATERIALIZED VIEW shop.events_2025_03_03 OWNER TO whadmin});
 my $before = facts(1);
-like($before, qr/ 120, buyer 60, "the ""auditor'" 60/, 'readers of one tenant see its rows');
+like($before, qr/ 60, buyer 60, "the ""auditor'" 60/, 'readers of one tenant see its rows');
 like($before, qr/^public\.events\|627\|/m, 'the public view has all rows but those that a person keeps');
 
 # ---- released, while people read and in more than one call ------------
@@ -180,7 +180,7 @@ $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->co
 is(checksum($node, 'SELECT * FROM public.events', 'dumped'), checksum($node, 'SELECT * FROM public.events'), 'with all rows');
 is(checksum($node, 'SELECT * FROM public.leaves', 'dumped'), checksum($node, 'SELECT * FROM public.leaves'), 'in both layouts');
 $node->restart;
-$node->command_ok([ 'pg_amcheck', '--install-missing', '-d', $node->connstr('postgres') ], 'pg_amcheck finds nothing');
+$node->command_ok([ 'pg_amcheck', '--install-missing', '-h', $node->host, '-p', $node->port, 'postgres' ], 'pg_amcheck finds nothing');
 sql($node, 'CREATE EXTENSION wh_worker');
 fails_with($node, 'SELECT * FROM _wh.worker_status WHERE false; SELECT _wh.release_data()', '55000', qr/not paused/, 'a new warehouse can be made in its place');
 
