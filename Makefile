@@ -12,7 +12,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 SQL_PARTS = $(sort $(wildcard sql/[0-9]*.sql))
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CPPFLAGS = -I$(libpq_srcdir) -DWH_EXTENSION_VERSION='"$(EXTVERSION)"'
 # The three -Wno- are for PostgreSQL's own headers and conventions
 # (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
 PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror \
@@ -54,6 +54,7 @@ all install installdirs uninstall installcheck clean:
 endif
 
 $(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
+src/version.o: Makefile
 
 # Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
@@ -62,7 +63,7 @@ $(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
-	cat $(SQL_PARTS) > $@.tmp
+	cat $(SQL_PARTS) | sed 's/@EXTVERSION@/$(EXTVERSION)/g' > $@.tmp
 	mv $@.tmp $@
 
 # A launcher is connected to them after an earlier run, so a plain DROP would fail.

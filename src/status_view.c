@@ -102,6 +102,14 @@ put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 	tuplestore_putvalues(store, desc, v, n);
 }
 
+/* Of another version it can be read as long as it has the columns of this one. */
+static void
+refuse_other_columns(void)
+{
+	wh_require_preloaded();
+	elog(ERROR, "worker_slots is declared with other columns");	/* cannot happen */
+}
+
 Datum
 wh_sql_worker_slots(PG_FUNCTION_ARGS)
 {
@@ -109,8 +117,10 @@ wh_sql_worker_slots(PG_FUNCTION_ARGS)
 	WhSlotInfo *infos;
 	int			n;
 
-	wh_require_preloaded();
+	wh_require_library();
 	InitMaterializedSRF(fcinfo, 0);
+	if (rsinfo->setDesc->natts != SLOT_COLUMNS)
+		refuse_other_columns();
 	infos = palloc(sizeof(WhSlotInfo) * wh_status_max_slots());
 	n = wh_status_copy(infos);
 	for (int i = 0; i < n; i++)

@@ -48,6 +48,7 @@
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -361,12 +362,13 @@ run_sql(const WhJob *job)
 static WhJob *
 claim(int64 job_id)
 {
-	WhJob	   *job;
+	WhJob	   *job = NULL;
 	MemoryContext old;
 
 	wh_begin_transaction();
 	old = MemoryContextSwitchTo(job_context);
-	job = wh_queue_claim(job_id);
+	if (wh_version_problem(NULL) == NULL)
+		job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
 	commit_transaction();
 	return job;
