@@ -50,6 +50,7 @@
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -374,13 +375,14 @@ spare_tenant(void)
 static WhJob *
 claim(int64 job_id)
 {
-	WhJob	   *job;
+	WhJob	   *job = NULL;
 	MemoryContext old;
 
 	wh_begin_transaction();
 	spare_tenant();
 	old = MemoryContextSwitchTo(job_context);
-	job = wh_queue_claim(job_id);
+	if (wh_version_problem(NULL) == NULL)
+		job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
 	commit_transaction();
 	return job;
