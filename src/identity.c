@@ -27,6 +27,7 @@
 #include "identity.h"
 #include "sqlutil.h"
 #include "standby.h"
+#include "version.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_warehouse_identity);
@@ -76,9 +77,13 @@ Datum
 wh_sql_pause_reason(PG_FUNCTION_ARGS)
 {
 	WhPause		pause;
+	char	   *problem;
 
 	(void) fcinfo;
-	wh_require_preloaded();
+	wh_require_library();
+	problem = wh_version_problem(NULL);
+	if (problem != NULL)
+		PG_RETURN_TEXT_P(cstring_to_text(problem));
 	if (wh_standby_reason() != NULL)
 		PG_RETURN_TEXT_P(cstring_to_text(wh_standby_reason()));
 	wh_spi_begin();

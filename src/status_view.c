@@ -145,6 +145,14 @@ put_all_standby(Tuplestorestate *store, TupleDesc desc)
 		put_standby(store, desc, WH_SLOT_LAUNCHER, lfirst(cell));
 }
 
+/* Of another version it can be read as long as it has the columns of this one. */
+static void
+refuse_other_columns(void)
+{
+	wh_require_preloaded();
+	elog(ERROR, "worker_slots is declared with other columns");	/* cannot happen */
+}
+
 Datum
 wh_sql_worker_slots(PG_FUNCTION_ARGS)
 {
@@ -152,8 +160,10 @@ wh_sql_worker_slots(PG_FUNCTION_ARGS)
 	WhSlotInfo *infos;
 	int			n;
 
-	wh_require_preloaded();
+	wh_require_library();
 	InitMaterializedSRF(fcinfo, 0);
+	if (rsinfo->setDesc->natts != SLOT_COLUMNS)
+		refuse_other_columns();
 	if (wh_standby_reason() != NULL)
 	{
 		put_all_standby(rsinfo->setResult, rsinfo->setDesc);
