@@ -89,6 +89,14 @@ show_job(const WhJob *job)
 	wh_activity_job(job);
 }
 
+/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
+static void
+spare_tenant(LOCKMODE mode)
+{
+	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && !wh_locked_try(mode))
+		wh_day_drop_ahead(&kept_remote);
+}
+
 static void
 drop_connection(void)
 {
@@ -223,6 +231,7 @@ run_refresh(const WhJob *job, int64 next_job_id)
 	if (job->is_probe)
 		probe(job);
 	wh_begin_transaction();
+	spare_tenant(AccessShareLock);
 	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &asked_ahead);
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
@@ -359,17 +368,6 @@ run_sql(const WhJob *job)
 
 /* ---- claim, run, record ---- */
 
-/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
-static void
-spare_tenant(void)
-{
-	int			pids[WH_LOCKED_MAX_PIDS];
-	int			npids;
-
-	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && wh_locked_table(pids, &npids) != NULL)
-		wh_day_drop_ahead(&kept_remote);
-}
-
 static WhJob *
 claim(int64 job_id)
 {
@@ -377,7 +375,7 @@ claim(int64 job_id)
 	MemoryContext old;
 
 	wh_begin_transaction();
-	spare_tenant();
+	spare_tenant(RowExclusiveLock);
 	old = MemoryContextSwitchTo(job_context);
 	job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
