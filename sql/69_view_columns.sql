@@ -4,7 +4,7 @@
 COMMENT ON COLUMN _wh.worker_status.pid IS 'The process; NULL while there is none';
 COMMENT ON COLUMN _wh.worker_status.backend_type IS 'wh_worker supervisor, wh_worker launcher or wh_worker worker';
 COMMENT ON COLUMN _wh.worker_status.datname IS 'Its database; NULL: of no database';
-COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running';
+COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running; waiting_replication while its commit waits for a synchronous standby. On a standby, where no process runs: standby';
 COMMENT ON COLUMN _wh.worker_status.job_id IS 'The job at hand; NULL: none';
 COMMENT ON COLUMN _wh.worker_status.backfill_id IS 'The backfill of that job; NULL: none';
 COMMENT ON COLUMN _wh.worker_status.kind IS 'The kind of that job, as in jobs.kind';

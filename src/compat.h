@@ -135,6 +135,20 @@ wh_find_setting(const char *name)
 #define WH_COPY_ALL_FROZEN(to, from) ((void) 0)
 #endif
 
+/* The file of a catalog that is mapped, and has none in pg_class. */
+#if PG_VERSION_NUM >= 160000
+#define WH_MAPPED_FILE(relid) RelationMapOidToFilenumber(relid, false)
+#else
+#define WH_MAPPED_FILE(relid) RelationMapOidToFilenode(relid, false)
+#endif
+
+/* What a process says of itself, by a number from 1 on. */
+#if PG_VERSION_NUM >= 160000
+#define WH_LOCAL_BACKEND_STATUS(n) pgstat_get_local_beentry_by_index(n)
+#else
+#define WH_LOCAL_BACKEND_STATUS(n) pgstat_fetch_stat_local_beentry(n)
+#endif
+
 /* relpages, reltuples and relallvisible of a relation without indexes. */
 #if PG_VERSION_NUM >= 180000
 #define WH_SET_ROW_COUNT(rel, pages, rows, all_visible) \

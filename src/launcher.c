@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -46,6 +45,7 @@
 #include "status.h"
 #include "supervisor.h"
 #include "upkeep.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -669,34 +669,28 @@ notice_step_back(void)
 	last_cycle = now;
 }
 
-static bool
-extension_exists(void)
-{
-	bool		exists;
-
-	wh_begin_transaction();
-	exists = OidIsValid(get_extension_oid(WH_LIBRARY_NAME, true));
-	wh_commit_transaction(cycle_context);
-	return exists;
-}
-
-/* Without the extension there is nothing to do but to look for it. */
+/* Without the extension, or with another version of it, all there is to do is to look again. */
 static bool
 have_extension(void)
 {
-	static bool complained = false;
+	static char complaint[WH_ERROR_SIZE];
+	const char *hint;
+	char	   *problem;
 
-	if (extension_exists())
+	wh_begin_transaction();
+	MemoryContextSwitchTo(cycle_context);
+	problem = wh_version_problem(&hint);
+	wh_commit_transaction(cycle_context);
+	if (problem == NULL)
 	{
-		complained = false;
+		complaint[0] = '\0';
 		return true;
 	}
-	if (!complained)
-		wh_log_launcher_waits(my_database, "extension \"wh_worker\" is not created",
-							  "Run CREATE EXTENSION wh_worker there.");
-	complained = true;
+	if (strncmp(complaint, problem, sizeof(complaint) - 1) != 0)
+		wh_log_launcher_waits(my_database, problem, hint);
+	strlcpy(complaint, problem, sizeof(complaint));
 	need_reread = true;
-	wh_status_error("extension \"wh_worker\" is not created in this database");
+	wh_status_error(problem);
 	wh_status_phase(WH_PHASE_WAITING);
 	wake_within(EXTENSION_CHECK_MS);
 	return false;

@@ -45,10 +45,12 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "replicate.h"
 #include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -63,7 +65,7 @@ static MemoryContext job_context = NULL;
 static void
 commit_transaction(void)
 {
-	wh_commit_transaction(job_context);
+	wh_commit_then_replicate(job_context);
 	pgstat_report_stat(false);
 }
 
@@ -371,13 +373,14 @@ run_sql(const WhJob *job)
 static WhJob *
 claim(int64 job_id)
 {
-	WhJob	   *job;
+	WhJob	   *job = NULL;
 	MemoryContext old;
 
 	wh_begin_transaction();
 	spare_tenant(RowExclusiveLock);
 	old = MemoryContextSwitchTo(job_context);
-	job = wh_queue_claim(job_id);
+	if (wh_version_problem(NULL) == NULL)
+		job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
 	commit_transaction();
 	return job;

@@ -17,6 +17,9 @@ BEGIN
 	END IF;
 END
 $$;
+-- On a standby, and with a synchronous one.
+COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running; waiting_replication while its commit waits for a synchronous standby. On a standby, where no process runs: standby';
+COMMENT ON FUNCTION _wh.pause_reason() IS 'Why no job of this warehouse starts: the server is a standby, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
 
 -- sql/57_release.sql
 
@@ -37,3 +40,9 @@ SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kin
 	s.held_by
 FROM _wh.worker_slots() s;
 COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; NULL: none does';
+-- Files that a crash has left.
+CREATE FUNCTION _wh.orphaned_files(OUT tablespace text, OUT path text, OUT bytes bigint, OUT modified_at timestamptz)
+	RETURNS SETOF record LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'wh_sql_orphaned_files';
+COMMENT ON FUNCTION _wh.orphaned_files() IS
+	'Files of relations of this database, whosoever, that no relation has: what a server that was killed while a relation was made leaves behind, and nothing removes. path is relative to the data directory. Files that have changed since the oldest transaction which runs began are not judged, so that a long transaction hides some. Takes no lock that anybody waits for; reads the names of all files of the database, and pg_class. Errors: 55000 the server is a standby';
