@@ -543,7 +543,7 @@ time_to_sleep(TimestampTz idle_since)
 
 /* Runs what it is handed until it has been idle for too long. */
 static void
-serve(void)
+serve(const char *database)
 {
 	TimestampTz idle_since = GetCurrentTimestamp();
 
@@ -566,7 +566,7 @@ serve(void)
 		}
 
 		left = time_to_sleep(idle_since);
-		if (left <= 0 || !wh_enabled || wh_status_should_leave())
+		if (left <= 0 || !wh_enabled || !wh_guc_lists(database) || wh_status_should_leave())
 		{
 			if (wh_status_retire())
 				return;
@@ -603,7 +603,7 @@ wh_worker_main(Datum arg)
 	wh_status_phase(WH_PHASE_IDLE);
 	wh_status_wake_launcher();
 	wh_log_process_started("worker", start.database);
-	serve();
+	serve(start.database);
 	drop_connection();
 	wh_log_process_stopped("worker", start.database);
 }

@@ -153,7 +153,7 @@ ends_well($id, 'it is tried again by itself');
 
 # What it may do in the tenant's schema and in the database.
 foreach my $case (
-	[ 'CREATE on the schema', 'ALTER SCHEMA shop OWNER TO CURRENT_USER; GRANT USAGE ON SCHEMA shop TO whadmin', 'ALTER SCHEMA shop OWNER TO whadmin' ],
+	[ 'CREATE on the schema', q{SELECT _wh.drop_day('events', 'shop', '2025-05-20'); ALTER SCHEMA shop OWNER TO CURRENT_USER; GRANT USAGE ON SCHEMA shop TO whadmin}, 'ALTER SCHEMA shop OWNER TO whadmin' ],
 	[ 'USAGE on the schema', 'ALTER SCHEMA shop OWNER TO CURRENT_USER; REVOKE ALL ON SCHEMA shop FROM whadmin', 'ALTER SCHEMA shop OWNER TO whadmin; GRANT ALL ON SCHEMA shop TO whadmin' ],
 	[ 'a day', 'ALTER MATERIALIZED VIEW shop.events_2025_05_20 OWNER TO CURRENT_USER', 'ALTER MATERIALIZED VIEW shop.events_2025_05_20 OWNER TO whadmin' ])
 {
