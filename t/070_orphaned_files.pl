@@ -94,6 +94,7 @@ a_while_passes();
 @found = split /\n/, sql($node, $orphans);
 is(scalar(grep { unlink $node->data_dir . "/$_" } @found), scalar @found, 'they are removed');
 is(sql($node, $orphans), '', 'and there are none');
+sql($node, 'CHECKPOINT');
 is(join(' ', strangers()), '', 'as seen from outside');
 $node->restart;
 is(sql($node, q{SELECT count(*) FROM shop.events, shop.leaves WHERE leaves.id = 1 + (SELECT min(id) FROM shop.leaves)}), 6000, 'nobody misses them');
