@@ -98,14 +98,14 @@ my ($heap, $index) = split /\|/, sql($node, q{SELECT pg_table_size('shop.events_
 foreach my $template ('events', 'leaves')
 {
 	fails_for_want_of_room("a new day of $template", $megabyte, "'$template', 'shop', '2025-03-02', '2025-03-02'", 'fetching');
-	same_content($node, "SELECT * FROM shop.${template}_2025_03_02", $source, events_query('2025-03-02', '2025-03-02'), "a new day of $template");
+	same_content($node, "SELECT id, at, kind, amount, payload FROM shop.${template}_2025_03_02", $source, events_query('2025-03-02', '2025-03-02'), "a new day of $template");
 	$checksum = checksum($node, 'SELECT * FROM public.events');
 	fails_for_want_of_room("the indexes of a day of $template", $heap + int($index / 2), "'$template', 'shop', '2025-03-03', '2025-03-03'", 'indexing');
-	same_content($node, "SELECT * FROM shop.${template}_2025_03_03", $source, events_query('2025-03-03', '2025-03-03'), "a day of $template with its indexes");
+	same_content($node, "SELECT id, at, kind, amount, payload FROM shop.${template}_2025_03_03", $source, events_query('2025-03-03', '2025-03-03'), "a day of $template with its indexes");
 	$checksum = checksum($node, 'SELECT * FROM public.events');
 	change_events($source, '2025-03-02');
 	fails_for_want_of_room("an old day of $template", $megabyte, "'$template', 'shop', '2025-03-02', '2025-03-02', mode => 'all'", 'fetching');
-	same_content($node, "SELECT * FROM shop.${template}_2025_03_02", $source, events_query('2025-03-02', '2025-03-02'), "an old day of $template");
+	same_content($node, "SELECT id, at, kind, amount, payload FROM shop.${template}_2025_03_02", $source, events_query('2025-03-02', '2025-03-02'), "an old day of $template");
 	$checksum = checksum($node, 'SELECT * FROM public.events');
 }
 
@@ -146,7 +146,8 @@ foreach my $cycle (1 .. 4)
 }
 is(checksum($node, 'SELECT * FROM public.events'), $checksum, 'nothing at all: readers read');
 leave_room_on($disk);
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), 'succeeded', 'nothing at all: with room it goes on');
+# a worker that cannot write down what went wrong ends; its job is not locked by it any more
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '45 s')"), 'succeeded', 'nothing at all: with room it goes on');
 same_content($node, q{SELECT * FROM shop.events WHERE at >= '2025-03-01'}, $source, events_query('2025-03-01', '2025-03-06'), 'all days are there');
 wait_until($node, q{SELECT count(*) = 0 FROM _wh.orphaned_files()}, 'no file is left behind');
 is(sql($node, q{SELECT count(*) FROM _wh.day_loads d WHERE relation_oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation_oid AND c.relfilenode = d.relation_file)}), 0, 'the ledger knows its relations');
