@@ -376,6 +376,18 @@ run_section('A disk is full',
 	seen => { 0 => qr/^foodlogstats\|tenant_[ab]\|\d+\|\d+\|.*^pg_default\|.*^\d+\|\d+ [kM]B$/ms },
 	at => { 2 => sub { wait_until($node, q{SELECT count(*) = 0 FROM _wh.day_loads WHERE template_name = 'foodlogstats' AND target_date < '2025-09-01'}, 'what is too old goes') } });
 
+my $data = $node->data_dir;
+my ($directory) = sql($node, q{SELECT pg_relation_filepath('pg_class')}) =~ m{^(.*)/};
+
+run_section('Files that a crash has left',
+	before => sub {
+		PostgreSQL::Test::Utils::append_to_file("$data/$directory/$_", 'x' x 8192) foreach '987654', '987654_fsm';
+		wait_until($node, 'SELECT count(*) = 2 FROM _wh.orphaned_files()', 'there are such files');
+	},
+	seen => { 0 => qr{^pg_default\|\Q$directory\E/987654\|8192\|}m });
+ok(!-e "$data/$directory/987654" && !-e "$data/$directory/987654_fsm", 'they are removed');
+is(sql($node, 'SELECT count(*) FROM _wh.orphaned_files()'), 0, 'and there is none');
+
 # ---- all of it ---------------------------------------------------------
 
 is_deeply([ map { $_->{title} } grep { !$_->{run} } @sections ], [], 'every section was run');
