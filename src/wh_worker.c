@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 
 #include "audit.h"
+#include "drop_guard.h"
 #include "guc.h"
 #include "hide_row.h"
 #include "identity.h"
@@ -190,5 +191,6 @@ _PG_init(void)
 	wh_hide_row_register();
 	wh_prune_register();
 	wh_listen_register();
+	wh_drop_guard_register();
 	preloaded = true;
 }
