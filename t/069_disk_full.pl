@@ -7,7 +7,6 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
-use Time::HiRes qw(usleep);
 use WhDisk;
 use WhTest;
 
@@ -48,19 +47,6 @@ my $retries = q{FROM _wh.job_run_details WHERE status = 'retrying' AND sqlstate 
 sub last_attempt
 {
 	return sql($node, 'SELECT coalesce(max(runid), 0) FROM _wh.job_run_details');
-}
-
-# Polls until it is so, for a minute at most.
-sub eventually
-{
-	my ($is_so) = @_;
-
-	foreach my $try (1 .. 600)
-	{
-		return 1 if $is_so->();
-		usleep(100_000);    # poll interval
-	}
-	return 0;
 }
 
 # With so much room the job is tried and tried again, in this phase; then there is room.
