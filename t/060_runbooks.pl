@@ -413,6 +413,18 @@ run_section('Leave wh_worker', database => { 0 => 'renamed', 1 => 'renamed' }, s
 is(sql($node, 'SELECT count(*), sum(id) FROM foodlogstats', 'renamed'), $rows, 'every row is there without it');
 set_and_reload(q{wh_worker.databases = 'postgres'});
 
+my $data = $node->data_dir;
+my ($directory) = sql($node, q{SELECT pg_relation_filepath('pg_class')}) =~ m{^(.*)/};
+
+run_section('Files that a crash has left',
+	before => sub {
+		PostgreSQL::Test::Utils::append_to_file("$data/$directory/$_", 'x' x 8192) foreach '987654', '987654_fsm';
+		wait_until($node, 'SELECT count(*) = 2 FROM _wh.orphaned_files()', 'there are such files');
+	},
+	seen => { 0 => qr{^pg_default\|\Q$directory\E/987654\|8192\|}m });
+ok(!-e "$data/$directory/987654" && !-e "$data/$directory/987654_fsm", 'they are removed');
+is(sql($node, 'SELECT count(*) FROM _wh.orphaned_files()'), 0, 'and there is none');
+
 # ---- all of it ---------------------------------------------------------
 
 is_deeply([ map { $_->{title} } grep { !$_->{run} } @sections ], [], 'every section was run');
