@@ -17,7 +17,7 @@ LAST_UPGRADES = $(filter %--$(EXTVERSION).sql,$(UPGRADES))
 PRIVILEGES = sql/99_privileges.sql
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql $(UPGRADES)
 
-PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CPPFLAGS = -I$(libpq_srcdir) -DWH_EXTENSION_VERSION='"$(EXTVERSION)"'
 # The three -Wno- are for PostgreSQL's own headers and conventions
 # (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
 # A package is built by compilers that we do not know: debian/rules says WERROR= .
@@ -61,6 +61,7 @@ all install installdirs uninstall installcheck clean:
 endif
 
 $(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
+src/version.o: Makefile
 
 # Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
@@ -69,7 +70,7 @@ $(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
-	cat $(SQL_PARTS) > $@.tmp
+	cat $(SQL_PARTS) | sed 's/@EXTVERSION@/$(EXTVERSION)/g' > $@.tmp
 	mv $@.tmp $@
 
 $(UPGRADES): %.sql: sql/upgrade/%.sql
