@@ -395,6 +395,36 @@ run_section('A disk is full',
 	seen => { 0 => qr/^foodlogstats\|tenant_[ab]\|\d+\|\d+\|.*^pg_default\|.*^\d+\|\d+ [kM]B$/ms },
 	at => { 2 => sub { wait_until($node, q{SELECT count(*) = 0 FROM _wh.day_loads WHERE template_name = 'foodlogstats' AND target_date < '2025-09-01'}, 'what is too old goes') } });
 
+my $lock = $node->background_psql('postgres');
+$pid = $lock->query_safe('BEGIN; LOCK TABLE _wh.jobs; SELECT pg_backend_pid()');
+wait_until($node, $launcher_is->('waiting'), 'the launcher finds a table locked');
+run_section('A table of the warehouse is locked', seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });
+wait_until($node, $launcher_is->('idle'), 'it goes on');
+$lock->{run}->finish if $lock->{run};
+
+run_section('Rename, move or drop the database',
+	stands_for => { old_name => 'restored', new_name => 'renamed' },
+	before => sub { set_and_reload(q{wh_worker.databases = 'restored'}); $node->poll_query_until('restored', q{SELECT state = 'idle' FROM _wh.worker_status WHERE datname = 'restored' AND backend_type ~ 'launcher'}) },
+	at => { 1 => sub { wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'restored'}, 'all have left it') } });
+wait_until($node, q{SELECT count(*) = 1 FROM _wh.worker_status WHERE datname = 'renamed' AND state = 'idle' AND backend_type ~ 'launcher'}, 'it is a warehouse under its new name');
+my $rows = sql($node, 'SELECT count(*), sum(id) FROM foodlogstats', 'renamed');
+$node->poll_query_until('renamed', q{SELECT count(*) = 0 FROM _wh.jobs WHERE state = 'running'});
+run_section('Leave wh_worker', database => { 0 => 'renamed', 1 => 'renamed' }, seen => { 0 => qr/^0$/m });
+is(sql($node, 'SELECT count(*), sum(id) FROM foodlogstats', 'renamed'), $rows, 'every row is there without it');
+set_and_reload(q{wh_worker.databases = 'postgres'});
+
+my $data = $node->data_dir;
+my ($directory) = sql($node, q{SELECT pg_relation_filepath('pg_class')}) =~ m{^(.*)/};
+
+run_section('Files that a crash has left',
+	before => sub {
+		PostgreSQL::Test::Utils::append_to_file("$data/$directory/$_", 'x' x 8192) foreach '987654', '987654_fsm';
+		wait_until($node, 'SELECT count(*) = 2 FROM _wh.orphaned_files()', 'there are such files');
+	},
+	seen => { 0 => qr{^pg_default\|\Q$directory\E/987654\|8192\|}m });
+ok(!-e "$data/$directory/987654" && !-e "$data/$directory/987654_fsm", 'they are removed');
+is(sql($node, 'SELECT count(*) FROM _wh.orphaned_files()'), 0, 'and there is none');
+
 # ---- all of it ---------------------------------------------------------
 
 is_deeply([ map { $_->{title} } grep { !$_->{run} } @sections ], [], 'every section was run');
