@@ -364,7 +364,7 @@ is($copy_sql->(q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-
 IPC::Run::run([ 'pg_ctl', '-D', "$dir/backup", '-m', 'immediate', '-w', 'stop' ], '>', '/dev/null', '2>', '/dev/null');
 set_and_reload(q{wh_worker.databases = 'postgres'});
 
-run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
+run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 2 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
 
 # What they show is looked at by t/055_logs.pl and t/056_progress.pl.
