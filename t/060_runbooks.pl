@@ -383,7 +383,7 @@ sql($node, "ALTER SYSTEM RESET $_") foreach 'synchronous_standby_names', 'wh_wor
 sql($node, 'SELECT pg_reload_conf()');
 wait_until($node, $launcher_is->('idle'), 'so does the first one again');
 
-run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
+run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 2 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
 
 # What they show is looked at by t/055_logs.pl and t/056_progress.pl.
