@@ -1,5 +1,6 @@
 # The faults: each is a function that does it and returns what it did, how long
-# it lasts, and what ends it.  Nothing here looks whether it did harm.
+# it lasts, what ends it, and the server that is not there meanwhile.  Nothing
+# here looks whether it did harm.
 package WhChaos::Faults;
 
 use strict;
@@ -90,7 +91,7 @@ sub restart_warehouse
 	my $mode = one_of('immediate', 'immediate', 'fast');
 
 	$world->stop_server($world->{warehouse}, $mode);
-	return ("stop -m $mode of the warehouse", some_time(0, 4), sub { $world->start_server($world->{warehouse}) });
+	return ("stop -m $mode of the warehouse", some_time(0, 4), sub { $world->start_server($world->{warehouse}) }, $world->{warehouse}->name);
 }
 
 sub kill_postmaster
@@ -99,7 +100,7 @@ sub kill_postmaster
 	my ($pid) = split /\n/, slurp_file($world->{warehouse}->data_dir . '/postmaster.pid');
 
 	kill 'KILL', $pid or return;
-	return ("kill -KILL $pid, the postmaster", some_time(0, 2), sub { $world->start_server($world->{warehouse}) });
+	return ("kill -KILL $pid, the postmaster", some_time(0, 2), sub { $world->start_server($world->{warehouse}) }, $world->{warehouse}->name);
 }
 
 # ---- tenants -----------------------------------------------------------
@@ -111,7 +112,7 @@ sub stop_tenant
 	my $mode = one_of('immediate', 'fast');
 
 	$world->stop_server($server, $mode);
-	return ('stop -m ' . $mode . ' of ' . $server->name, some_time(1, 8), sub { $world->start_server($server) });
+	return ('stop -m ' . $mode . ' of ' . $server->name, some_time(1, 8), sub { $world->start_server($server) }, $server->name);
 }
 
 sub kill_tenant_session
