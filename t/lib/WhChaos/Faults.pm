@@ -416,15 +416,10 @@ my %faults = (
 	fill_disk => [ 2, \&fill_disk ],
 	step_clock => [ 2, \&step_clock ]);
 
-sub names
-{
-	return sort keys %faults;
-}
-
 # A deck, shuffled; the caller's random numbers decide how.
 sub deck
 {
-	my @deck = map { ($_) x $faults{$_}[0] } names();
+	my @deck = map { ($_) x $faults{$_}[0] } sort keys %faults;
 
 	foreach my $last (reverse 1 .. $#deck)
 	{
