@@ -90,14 +90,14 @@ sub fault_after_fault
 	while (time() < $end && $self->count < $self->{faults})
 	{
 		$self->end_faults(0);
-		if (time() >= $next && @{ $self->{active} } < AT_ONCE_MAX)
+		if (time() >= $next && $self->may_add_one)
 		{
 			$self->next_fault;
 			$next = time() + $self->{pause} * (0.3 + rand 1.4);
 		}
 		if (time() >= $work)
 		{
-			$self->work;
+			$self->carefully('work', sub { $self->work });
 			$work = time() + 0.3 + rand 0.7;
 		}
 		if (time() >= $look)
@@ -110,12 +110,31 @@ sub fault_after_fault
 	return;
 }
 
-# Some find nothing to do their harm to: then it is the next one's turn.
+# While a server is away, few of them would find anything.
+sub may_add_one
+{
+	my ($self) = @_;
+	my @active = @{ $self->{active} };
+
+	return @active < AT_ONCE_MAX && !grep { $_->{stopped} && $_->{stopped} eq $self->{world}{warehouse}->name } @active;
+}
+
+# What goes wrong in here is no test's end, but is told at the end.
+sub carefully
+{
+	my ($self, $what, $code) = @_;
+	my @result = eval { $code->() };
+
+	WhChaos::Checks::finding("$what: $@") if $@;
+	return @result;
+}
+
+# Some find nothing to do their harm to: their turn comes later.
 sub next_fault
 {
 	my ($self) = @_;
 
-	while (1)
+	foreach my $attempt (1 .. 5)
 	{
 		$self->{deck} = [ WhChaos::Faults::deck() ] unless @{ $self->{deck} };
 		my $name = shift @{ $self->{deck} };
@@ -123,9 +142,13 @@ sub next_fault
 		my $rest = int rand 2**31;
 
 		srand($seed);
-		my ($what, $seconds, $end, $stopped) = WhChaos::Faults::cause($self->{world}, $name);
+		my ($what, $seconds, $end, $stopped) = $self->carefully($name, sub { WhChaos::Faults::cause($self->{world}, $name) });
 		srand($rest);
-		next unless defined $what;
+		if (!defined $what)
+		{
+			push @{ $self->{deck} }, $name;
+			next;
+		}
 		$self->{done}{$name}++;
 		$self->tell($what . ($end ? sprintf ' (for %.1f s)', $seconds : ''));
 		push @{ $self->{active} }, { end => $end, until => time() + $seconds, what => $what, stopped => $stopped } if $end;
@@ -144,7 +167,7 @@ sub end_faults
 	{
 		if ($all || time() >= $fault->{until})
 		{
-			$fault->{end}->();
+			$self->carefully($fault->{what}, $fault->{end});
 			$self->tell("over: $fault->{what}");
 		}
 		else { push @{ $self->{active} }, $fault }

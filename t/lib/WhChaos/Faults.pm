@@ -97,9 +97,10 @@ sub restart_warehouse
 sub kill_postmaster
 {
 	my ($world) = @_;
-	my ($pid) = split /\n/, slurp_file($world->{warehouse}->data_dir . '/postmaster.pid');
+	my $file = $world->{warehouse}->data_dir . '/postmaster.pid';
+	my ($pid) = -e $file ? split /\n/, slurp_file($file) : ();
 
-	kill 'KILL', $pid or return;
+	return unless $pid && kill 'KILL', $pid;
 	return ("kill -KILL $pid, the postmaster", some_time(0, 2), sub { $world->start_server($world->{warehouse}) }, $world->{warehouse}->name);
 }
 
