@@ -268,7 +268,7 @@ sub stop_server
 	my ($self, $node, $mode) = @_;
 
 	$self->thaw;
-	$self->control($node, '-w', '-m', $mode, 'stop')
+	$self->control($node, '-w', '-m', $mode, 'stop') || !$self->control($node, 'status')
 	  or push @{ $self->{findings} }, 'stop -m ' . $mode . ' of ' . $node->name . ' did not end';
 	return;
 }
