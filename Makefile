@@ -10,12 +10,19 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The extension script: one family of objects a file, in the order of their numbers.
 SQL_PARTS = $(sort $(wildcard sql/[0-9]*.sql))
-DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+# From one version to the next. The last one ends as the extension script does: owners and
+# rights are given again. (When EXTVERSION grows it becomes a file that is complete by itself.)
+UPGRADES = $(notdir $(sort $(wildcard sql/upgrade/*.sql)))
+LAST_UPGRADES = $(filter %--$(EXTVERSION).sql,$(UPGRADES))
+PRIVILEGES = sql/99_privileges.sql
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql $(UPGRADES)
 
-PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CPPFLAGS = -I$(libpq_srcdir) -DWH_EXTENSION_VERSION='"$(EXTVERSION)"'
 # The three -Wno- are for PostgreSQL's own headers and conventions
 # (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
-PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror \
+# A package is built by compilers that we do not know: debian/rules says WERROR= .
+WERROR ?= -Werror
+PG_CFLAGS = -std=gnu99 -Wall -Wextra $(WERROR) \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = $(libpq) -lcrypto
 
@@ -36,12 +43,12 @@ TAP_TESTS := $(if $(wildcard t/*.pl),1)
 PROVE_FLAGS += -I t/lib
 TEST_LIBRARIES = t/cron/cron_test.so t/decode/decode_test.so
 REGRESS_PREP = drop-test-databases $(TEST_LIBRARIES)
-EXTRA_CLEAN = t/*/*.o t/*/*.so
+EXTRA_CLEAN = t/*/*.o t/*/*.so dist
 
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test matrix lint reference demo fuzz bench drop-test-databases
+.PHONY: all test matrix deb package-test dist lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -54,6 +61,7 @@ all install installdirs uninstall installcheck clean:
 endif
 
 $(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
+src/version.o: Makefile
 
 # Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
@@ -62,8 +70,13 @@ $(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
-	cat $(SQL_PARTS) > $@.tmp
+	cat $(SQL_PARTS) | sed 's/@EXTVERSION@/$(EXTVERSION)/g' > $@.tmp
 	mv $@.tmp $@
+
+$(UPGRADES): %.sql: sql/upgrade/%.sql
+	cat $^ > $@.tmp
+	mv $@.tmp $@
+$(LAST_UPGRADES): $(PRIVILEGES)
 
 # A launcher is connected to them after an earlier run, so a plain DROP would fail.
 drop-test-databases:
@@ -79,6 +92,16 @@ test:
 # The same with each supported PostgreSQL; VERSIONS="17 18" chooses among them.
 matrix:
 	ci/matrix $(TESTS)
+
+# Debian packages, in dist/; and what happens when they are installed, as docs/install.md says.
+deb:
+	ci/make-deb
+package-test:
+	ci/test-deb
+
+# For PGXN: what is committed, with the built scripts, in dist/.
+dist: $(DATA_built)
+	ci/make-dist $(DATA_built)
 
 lint:
 	ci/lint

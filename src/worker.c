@@ -37,6 +37,7 @@
 #include "fetch_day.h"
 #include "freshness.h"
 #include "guc.h"
+#include "locked.h"
 #include "log_context.h"
 #include "log_event.h"
 #include "metrics.h"
@@ -44,10 +45,12 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "replicate.h"
 #include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -62,7 +65,7 @@ static MemoryContext job_context = NULL;
 static void
 commit_transaction(void)
 {
-	wh_commit_transaction(job_context);
+	wh_commit_then_replicate(job_context);
 	pgstat_report_stat(false);
 }
 
@@ -86,6 +89,14 @@ show_job(const WhJob *job)
 	info.job_started_at = job->started_at;
 	wh_status_job(&info);
 	wh_activity_job(job);
+}
+
+/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
+static void
+spare_tenant(LOCKMODE mode)
+{
+	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && !wh_locked_try(mode))
+		wh_day_drop_ahead(&kept_remote);
 }
 
 static void
@@ -222,6 +233,7 @@ run_refresh(const WhJob *job, int64 next_job_id)
 	if (job->is_probe)
 		probe(job);
 	wh_begin_transaction();
+	spare_tenant(AccessShareLock);
 	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &asked_ahead);
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
@@ -361,12 +373,14 @@ run_sql(const WhJob *job)
 static WhJob *
 claim(int64 job_id)
 {
-	WhJob	   *job;
+	WhJob	   *job = NULL;
 	MemoryContext old;
 
 	wh_begin_transaction();
+	spare_tenant(RowExclusiveLock);
 	old = MemoryContextSwitchTo(job_context);
-	job = wh_queue_claim(job_id);
+	if (wh_version_problem(NULL) == NULL)
+		job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
 	commit_transaction();
 	return job;
@@ -529,7 +543,7 @@ time_to_sleep(TimestampTz idle_since)
 
 /* Runs what it is handed until it has been idle for too long. */
 static void
-serve(void)
+serve(const char *database)
 {
 	TimestampTz idle_since = GetCurrentTimestamp();
 
@@ -552,7 +566,7 @@ serve(void)
 		}
 
 		left = time_to_sleep(idle_since);
-		if (left <= 0 || !wh_enabled || wh_status_should_leave())
+		if (left <= 0 || !wh_enabled || !wh_guc_lists(database) || wh_status_should_leave())
 		{
 			if (wh_status_retire())
 				return;
@@ -589,7 +603,7 @@ wh_worker_main(Datum arg)
 	wh_status_phase(WH_PHASE_IDLE);
 	wh_status_wake_launcher();
 	wh_log_process_started("worker", start.database);
-	serve();
+	serve(start.database);
 	drop_connection();
 	wh_log_process_stopped("worker", start.database);
 }
