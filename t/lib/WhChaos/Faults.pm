@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 use WhChaos::Holder;
 use WhChaos::World;
-use WhDisk;
+use WhDisk qw(leave_room_on);
 use WhTest ();
 
 sub literal { return WhChaos::World::literal(@_) }

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 use WhChaos::Proxy;
-use WhDisk;
+use WhDisk qw(small_disk);
 use WhTest;
 
 use constant TEMPLATES => ('sales', 'visits');
