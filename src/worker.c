@@ -31,6 +31,7 @@
 #include "activity.h"
 #include "attempt.h"
 #include "audit.h"
+#include "caches.h"
 #include "combine_job.h"
 #include "convert.h"
 #include "error.h"
@@ -547,6 +548,7 @@ serve(void)
 		if (job_id != 0)
 		{
 			run_assigned(job_id, next_job_id);
+			wh_caches_after_job(job_context);
 			idle_since = GetCurrentTimestamp();
 			continue;
 		}
