@@ -13,6 +13,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "nodes/memnodes.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -41,8 +45,8 @@ static Size used_at_first = 0;	/* after the first job since all was forgotten */
  * Of the context itself what is not free counts: it gives nothing back, and
  * takes what is free again.  Those below it are deleted with what they are of.
  */
-Size
-wh_caches_used(void)
+static Size
+used(void)
 {
 	MemoryContextCounters own;
 
@@ -55,10 +59,19 @@ static bool
 is_too_much(void)
 {
 	if (jobs == 1)
-		used_at_first = wh_caches_used();
+		used_at_first = used();
 	if (jobs >= FORGET_AFTER_JOBS)
 		return true;
-	return jobs % LOOK_AFTER_JOBS == 0 && wh_caches_used() > used_at_first + FORGET_AFTER_BYTES;
+	return jobs % LOOK_AFTER_JOBS == 0 && used() > used_at_first + FORGET_AFTER_BYTES;
+}
+
+/* What is free between what is in use goes back to the system too. */
+static void
+give_back(void)
+{
+#ifdef __GLIBC__
+	(void) malloc_trim(0);
+#endif
 }
 
 void
@@ -71,4 +84,5 @@ wh_caches_after_job(MemoryContext context)
 	wh_begin_transaction();
 	InvalidateSystemCaches();
 	wh_commit_transaction(context);
+	give_back();
 }

@@ -4,9 +4,6 @@
 #ifndef WH_CACHES_H
 #define WH_CACHES_H
 
-/* Bytes in use for the caches of this process, with its plans. */
-extern Size wh_caches_used(void);
-
 /*
  * A job has ended: now and then what is known is forgotten.  Outside of a
  * transaction; the memory context is "context" afterwards.
