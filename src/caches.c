@@ -5,7 +5,8 @@
  * and also what it did not find there, as long as it lives, and nobody tells it
  * that it will never ask again.  A session ends; a worker goes from day to day
  * for weeks, meets a relation or two with each, and forgets none of them.  So it
- * throws away everything now and then and reads again what it needs.
+ * throws away everything now and then, gives back what memory is free then, and
+ * reads again what it needs.
  *
  * Called by worker.c between two jobs.  May not be used where a relation is
  * open, and not by the launcher, which would compare its whole ledger with
@@ -25,8 +26,8 @@
 #include "sqlutil.h"
 
 /*
- * To read them again costs some tens of milliseconds, which is nothing after so
- * many jobs, each of which leaves half a kilobyte or more behind.
+ * To read again what is needed costs 10 ms, which is nothing after so many jobs,
+ * each of which leaves half a kilobyte or more behind.
  */
 #define FORGET_AFTER_JOBS 512
 
