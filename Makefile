@@ -41,7 +41,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test matrix lint reference demo fuzz bench drop-test-databases
+.PHONY: all test matrix sanitize lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -79,6 +79,10 @@ test:
 # The same with each supported PostgreSQL; VERSIONS="17 18" chooses among them.
 matrix:
 	ci/matrix $(TESTS)
+
+# Under AddressSanitizer and UndefinedBehaviorSanitizer, with assertions.
+sanitize:
+	ci/sanitize-tests $(TESTS)
 
 lint:
 	ci/lint
