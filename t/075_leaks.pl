@@ -12,7 +12,7 @@ use WhTest;
 use WhHostile;
 
 my $day = '2025-08-01';
-my ($warm_up, $rounds) = (2, 3);
+my ($warm_up, $rounds) = (2, 2);
 my $tenant = new_tenant('production');
 my $hostile = new_hostile_server();
 my $cut = new_proxy(target => $tenant->port, mode => 'cut', limit => 200_000);
