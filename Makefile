@@ -10,9 +10,14 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The extension script: one family of objects a file, in the order of their numbers.
 SQL_PARTS = $(sort $(wildcard sql/[0-9]*.sql))
-DATA_built = $(EXTENSION)--$(EXTVERSION).sql
+# From one version to the next. The last one ends as the extension script does: owners and
+# rights are given again. (When EXTVERSION grows it becomes a file that is complete by itself.)
+UPGRADES = $(notdir $(sort $(wildcard sql/upgrade/*.sql)))
+LAST_UPGRADES = $(filter %--$(EXTVERSION).sql,$(UPGRADES))
+PRIVILEGES = sql/99_privileges.sql
+DATA_built = $(EXTENSION)--$(EXTVERSION).sql $(UPGRADES)
 
-PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CPPFLAGS = -I$(libpq_srcdir) -DWH_EXTENSION_VERSION='"$(EXTVERSION)"'
 # The three -Wno- are for PostgreSQL's own headers and conventions
 # (PG_FUNCTION_ARGS, Size against int, {0} initialisers).
 PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror \
@@ -54,6 +59,7 @@ all install installdirs uninstall installcheck clean:
 endif
 
 $(OBJS) $(TEST_LIBRARIES:.so=.o): $(wildcard src/*.h)
+src/version.o: Makefile
 
 # Functions that only regress/sql/cron.sql and decode.sql call; never installed.
 t/cron/cron_test.so: t/cron/cron_test.o src/cron.o src/cron_next.o
@@ -62,8 +68,13 @@ $(TEST_LIBRARIES):
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) Makefile
-	cat $(SQL_PARTS) > $@.tmp
+	cat $(SQL_PARTS) | sed 's/@EXTVERSION@/$(EXTVERSION)/g' > $@.tmp
 	mv $@.tmp $@
+
+$(UPGRADES): %.sql: sql/upgrade/%.sql
+	cat $^ > $@.tmp
+	mv $@.tmp $@
+$(LAST_UPGRADES): $(PRIVILEGES)
 
 # A launcher is connected to them after an earlier run, so a plain DROP would fail.
 drop-test-databases:

@@ -15,5 +15,13 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 			      HINT = 'Add wh_worker to shared_preload_libraries in postgresql.conf and restart the server.';
 	END IF;
+	-- Files of a new version, and a server that has not been restarted since.
+	IF string_to_array(coalesce(current_setting('wh_worker.library_version', true), '0'), '.')::integer[]
+		< string_to_array('@EXTVERSION@', '.')::integer[]
+	THEN
+		RAISE EXCEPTION 'the library that the server has loaded is older than version @EXTVERSION@ of extension "wh_worker"'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			      HINT = 'Restart the server, so that it loads the library that is installed.';
+	END IF;
 END
 $$;

@@ -13,7 +13,7 @@ CREATE VIEW _wh.worker_status AS
 SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kind, s.template_name, s.tenant_name,
 	s.target_schema, s.target_date, s.rows_fetched, s.bytes_fetched, s.job_started_at, s.phase_started_at,
 	s.jobs_succeeded, s.jobs_failed, s.last_error,
-	CASE WHEN s.pid IS NOT NULL AND s.job_id IS NOT NULL
+	CASE WHEN s.pid IS NOT NULL AND (s.job_id IS NOT NULL OR s.backend_type = 'wh_worker launcher')
 		THEN coalesce(nullif(pg_blocking_pids(s.pid), '{}'), s.noted_blockers) END AS blocked_by,
 	s.held_by
 FROM _wh.worker_slots() s;

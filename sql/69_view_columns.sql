@@ -4,7 +4,7 @@
 COMMENT ON COLUMN _wh.worker_status.pid IS 'The process; NULL while there is none';
 COMMENT ON COLUMN _wh.worker_status.backend_type IS 'wh_worker supervisor, wh_worker launcher or wh_worker worker';
 COMMENT ON COLUMN _wh.worker_status.datname IS 'Its database; NULL: of no database';
-COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running';
+COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running; waiting_replication while its commit waits for a synchronous standby. On a standby, where no process runs: standby';
 COMMENT ON COLUMN _wh.worker_status.job_id IS 'The job at hand; NULL: none';
 COMMENT ON COLUMN _wh.worker_status.backfill_id IS 'The backfill of that job; NULL: none';
 COMMENT ON COLUMN _wh.worker_status.kind IS 'The kind of that job, as in jobs.kind';
@@ -19,7 +19,7 @@ COMMENT ON COLUMN _wh.worker_status.phase_started_at IS 'When the present phase 
 COMMENT ON COLUMN _wh.worker_status.jobs_succeeded IS 'Jobs that this process has ended well since it started';
 COMMENT ON COLUMN _wh.worker_status.jobs_failed IS 'Attempts that failed in this process since it started';
 COMMENT ON COLUMN _wh.worker_status.last_error IS 'Its last error, clipped to 255 bytes; of a process that waits, for what';
-COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock the worker waits for, or was denied at its last try; NULL: it has no job, or none does';
+COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; NULL: none does';
 COMMENT ON COLUMN _wh.worker_status.held_by IS 'max_rows_per_second or max_bytes_per_second, if that limit of its tenant keeps the worker from reading faster; else NULL';
 
 COMMENT ON COLUMN _wh.tenant_health.tenant_name IS 'The tenant';

@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "json_text.h"
 #include "sqlutil.h"
+#include "standby.h"
 #include "template_code.h"
 #include "wh_worker.h"
 
@@ -152,6 +153,7 @@ wh_audit_call(FunctionCallInfo fcinfo)
 
 	if (fcinfo->flinfo == NULL)
 		return;					/* by another function of ours */
+	wh_require_writable(fcinfo);
 	proc = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
 	if (!HeapTupleIsValid(proc))
 		elog(ERROR, "cache lookup failed for function %u", fcinfo->flinfo->fn_oid);	/* cannot happen */

@@ -9,6 +9,8 @@
 #error "wh_worker needs PostgreSQL 15 or newer"
 #endif
 
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_node.h"
@@ -49,6 +51,19 @@
 	object_aclcheck(NamespaceRelationId, nspid, roleid, mode)
 #else
 #define WH_NAMESPACE_ACLCHECK(nspid, roleid, mode) pg_namespace_aclcheck(nspid, roleid, mode)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define WH_DATABASE_ACLCHECK(dbid, roleid, mode) \
+	object_aclcheck(DatabaseRelationId, dbid, roleid, mode)
+#else
+#define WH_DATABASE_ACLCHECK(dbid, roleid, mode) pg_database_aclcheck(dbid, roleid, mode)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define WH_OWNS_EXTENSION(extension, roleid) object_ownercheck(ExtensionRelationId, extension, roleid)
+#else
+#define WH_OWNS_EXTENSION(extension, roleid) pg_extension_ownercheck(extension, roleid)
 #endif
 
 /* Whether this process is one of the background workers. */
@@ -118,6 +133,20 @@ wh_find_setting(const char *name)
 #define WH_COPY_ALL_FROZEN(to, from) ((to)->relallfrozen = (from)->relallfrozen)
 #else
 #define WH_COPY_ALL_FROZEN(to, from) ((void) 0)
+#endif
+
+/* The file of a catalog that is mapped, and has none in pg_class. */
+#if PG_VERSION_NUM >= 160000
+#define WH_MAPPED_FILE(relid) RelationMapOidToFilenumber(relid, false)
+#else
+#define WH_MAPPED_FILE(relid) RelationMapOidToFilenode(relid, false)
+#endif
+
+/* What a process says of itself, by a number from 1 on. */
+#if PG_VERSION_NUM >= 160000
+#define WH_LOCAL_BACKEND_STATUS(n) pgstat_get_local_beentry_by_index(n)
+#else
+#define WH_LOCAL_BACKEND_STATUS(n) pgstat_fetch_stat_local_beentry(n)
 #endif
 
 /* relpages, reltuples and relallvisible of a relation without indexes. */

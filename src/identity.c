@@ -26,6 +26,8 @@
 #include "guc.h"
 #include "identity.h"
 #include "sqlutil.h"
+#include "standby.h"
+#include "version.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_warehouse_identity);
@@ -75,9 +77,15 @@ Datum
 wh_sql_pause_reason(PG_FUNCTION_ARGS)
 {
 	WhPause		pause;
+	char	   *problem;
 
 	(void) fcinfo;
-	wh_require_preloaded();
+	wh_require_library();
+	problem = wh_version_problem(NULL);
+	if (problem != NULL)
+		PG_RETURN_TEXT_P(cstring_to_text(problem));
+	if (wh_standby_reason() != NULL)
+		PG_RETURN_TEXT_P(cstring_to_text(wh_standby_reason()));
 	wh_spi_begin();
 	pause = wh_identity_pause();
 	wh_spi_end();

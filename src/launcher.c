@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -35,15 +34,18 @@
 #include "guc.h"
 #include "identity.h"
 #include "launcher.h"
+#include "locked.h"
 #include "log_context.h"
 #include "log_event.h"
 #include "missing.h"
 #include "queue.h"
 #include "ready.h"
 #include "sqlutil.h"
+#include "start_check.h"
 #include "status.h"
 #include "supervisor.h"
 #include "upkeep.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -89,7 +91,6 @@ static char my_database[NAMEDATALEN];
 
 static bool need_reread = true;
 static WhPause pause_state = WH_RUNS;
-static bool shortage_logged = false;
 static TimestampTz last_reread = 0;
 static TimestampTz no_start_before = 0;
 static TimestampTz last_cycle = 0;
@@ -389,23 +390,20 @@ look_at_workers(WhSlotInfo *infos, int *slots, int *ncopied)
 	return starting;
 }
 
-static void
-complain_of_shortage(void)
-{
-	wh_status_error("no background worker slot is free; increase max_worker_processes");
-	if (!shortage_logged)
-		wh_log_no_process(my_database);
-	shortage_logged = true;
-	wake_within(SHORTAGE_MS);
-}
-
 static bool
 start_worker(void)
 {
 	WhWorkerStart start;
 	Worker	   *worker;
+	const char *problem = wh_start_problem(cycle_context);
 	bool		ok;
 
+	if (problem != NULL)
+	{
+		wh_start_failed(my_database, problem);
+		wake_within(SHORTAGE_MS);
+		return false;
+	}
 	memset(&start, 0, sizeof(start));
 	start.slot = wh_status_reserve_worker(&start.generation);
 	if (start.slot < 0)
@@ -426,14 +424,13 @@ start_worker(void)
 	{
 		worker->handle = NULL;
 		wh_status_unreserve_worker(start.slot, start.generation);
-		complain_of_shortage();
+		wh_start_failed(my_database, NULL);
+		wake_within(SHORTAGE_MS);
 		return false;
 	}
 	worker->known = true;
 	worker->generation = start.generation;
-	if (shortage_logged)
-		wh_status_error("");
-	shortage_logged = false;
+	wh_start_succeeded();
 	return true;
 }
 
@@ -672,34 +669,28 @@ notice_step_back(void)
 	last_cycle = now;
 }
 
-static bool
-extension_exists(void)
-{
-	bool		exists;
-
-	wh_begin_transaction();
-	exists = OidIsValid(get_extension_oid(WH_LIBRARY_NAME, true));
-	wh_commit_transaction(cycle_context);
-	return exists;
-}
-
-/* Without the extension there is nothing to do but to look for it. */
+/* Without the extension, or with another version of it, all there is to do is to look again. */
 static bool
 have_extension(void)
 {
-	static bool complained = false;
+	static char complaint[WH_ERROR_SIZE];
+	const char *hint;
+	char	   *problem;
 
-	if (extension_exists())
+	wh_begin_transaction();
+	MemoryContextSwitchTo(cycle_context);
+	problem = wh_version_problem(&hint);
+	wh_commit_transaction(cycle_context);
+	if (problem == NULL)
 	{
-		complained = false;
+		complaint[0] = '\0';
 		return true;
 	}
-	if (!complained)
-		wh_log_launcher_waits(my_database, "extension \"wh_worker\" is not created",
-							  "Run CREATE EXTENSION wh_worker there.");
-	complained = true;
+	if (strncmp(complaint, problem, sizeof(complaint) - 1) != 0)
+		wh_log_launcher_waits(my_database, problem, hint);
+	strlcpy(complaint, problem, sizeof(complaint));
 	need_reread = true;
-	wh_status_error("extension \"wh_worker\" is not created in this database");
+	wh_status_error(problem);
 	wh_status_phase(WH_PHASE_WAITING);
 	wake_within(EXTENSION_CHECK_MS);
 	return false;
@@ -759,6 +750,12 @@ cycle(void)
 	notice_step_back();
 	if (!have_extension())
 		return !wh_enabled || !database_is_listed();
+	if (wh_enabled && database_is_listed() && wh_locked_out(my_database, cycle_context))
+	{
+		need_reread = true;
+		wake_within(EXTENSION_CHECK_MS);
+		return false;
+	}
 	/* In this order: what a job left to be known is told before its end shows. */
 	starting = look_at_workers(infos, slots, &n);
 	read_news();

@@ -271,6 +271,17 @@ wh_log_schedule_error(int64 schedule_id, const ErrorData *error, bool transient)
 		error->detail, NULL);
 }
 
+void
+wh_log_orphaned_files(const char *database, int files, int64 bytes)
+{
+	WhLogFacts	facts = {.event = "files_orphaned", .database = database};
+
+	say(LOG, 0, &facts,
+		psprintf("database \"%s\" has files of %.1f MB in all that belong to no relation: %d", database,
+				 bytes / (1024.0 * 1024.0), files),
+		NULL, "A crash while relations were made leaves such files. _wh.orphaned_files() lists them.");
+}
+
 /* ---- processes ---- */
 
 /* Workers come and go; a launcher stays. */

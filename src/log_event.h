@@ -30,6 +30,7 @@ extern void wh_log_backfill_ended(int64 backfill_id, const char *template_name, 
 extern void wh_log_day_suspect(const char *day, const char *template_name, const char *tenant_name,
 							   const char *suspicion, int64 rows, int64 bytes);
 extern void wh_log_relations_missing(const char *template_name);
+extern void wh_log_orphaned_files(const char *database, int files, int64 bytes);
 
 /* "what" is the operation, as job_run_details has it, "done" what it did. */
 extern void wh_log_retired(const char *what, const char *done, const char *tenant_name,

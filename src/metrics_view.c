@@ -18,6 +18,7 @@
 #include "guc.h"
 #include "metrics.h"
 #include "queue.h"
+#include "standby.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_metric_counters);
@@ -251,6 +252,8 @@ put_launcher(const Reading *reading, const char *part)
 	int			n = copy_slots(&infos);
 	const WhSlotInfo *launcher = find_launcher(infos, n);
 
+	if (wh_standby_reason() != NULL)
+		return;					/* it is not meant to run there, and nobody shall be woken */
 	if (strcmp(part, "up") == 0)
 		put_value(reading, NULL, launcher != NULL);
 	else

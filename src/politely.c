@@ -33,6 +33,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "jitter.h"
+#include "locked.h"
 #include "metrics.h"
 #include "politely.h"
 #include "status.h"
@@ -207,6 +208,8 @@ note_blockers(Polite *polite)
 		pfree(holders);
 		list_free(seen);
 	}
+	else
+		(void) wh_locked_table(polite->blockers, &polite->nblockers);
 	wh_status_blockers(polite->blockers, polite->nblockers);
 }
 

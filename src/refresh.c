@@ -50,6 +50,7 @@
 #include "sqlutil.h"
 #include "template_code.h"
 #include "template_views.h"
+#include "tree.h"
 #include "wh_worker.h"
 
 /* What we did, in messages of hold.c. */
@@ -75,6 +76,14 @@ is_day_relation(Oid relid)
 	return relkind == RELKIND_MATVIEW || relkind == RELKIND_RELATION;
 }
 
+/* A table of release.c, which has not come to its end: a materialized view takes its place. */
+static bool
+is_released(const WhRefresh *refresh, Oid relid)
+{
+	return !refresh->tmpl->in_tree && get_rel_relkind(relid) == RELKIND_RELATION &&
+		!OidIsValid(wh_tree_parent(relid));
+}
+
 /*
  * A relation of an older shape or layout, or with other indexes, cannot take the new
  * content: a new one is loaded under another name and replaces it in the end.
@@ -92,8 +101,9 @@ must_replace(const WhRefresh *refresh, const WhLedgerDay *known)
 	LockRelationOid(known->relation_oid, get_rel_relkind(known->relation_oid) == RELKIND_MATVIEW ?
 					ShareUpdateExclusiveLock : ShareRowExclusiveLock);
 	return get_relname_relid(refresh->relname, namespace_oid) == known->relation_oid &&
-		wh_replace_needed(refresh->tmpl, refresh->tmpl->columns, known->relation_oid,
-						  known->indexes_md5);
+		(is_released(refresh, known->relation_oid) ||
+		 wh_replace_needed(refresh->tmpl, refresh->tmpl->columns, known->relation_oid,
+						   known->indexes_md5));
 }
 
 /*

@@ -27,6 +27,7 @@
 #include "attempt.h"
 #include "clock.h"
 #include "log_event.h"
+#include "replicate.h"
 #include "retention.h"
 #include "retire.h"
 #include "sqlutil.h"
@@ -309,7 +310,7 @@ wait_for_subscription(const Run *run)
 	found = wh_query("SELECT FROM _wh.tenant_templates WHERE template_name = $1 AND target_schema = $2"
 					 " FOR NO KEY UPDATE", lengthof(args), args) > 0;
 	wh_spi_end();
-	wh_commit_transaction(run->context);
+	wh_commit_then_replicate(run->context);
 	return found;
 }
 
@@ -353,7 +354,7 @@ retire_subscription(void *arg)
 		wh_spi_begin();
 		more = retire_portion(run, &busy);
 		wh_spi_end();
-		wh_commit_transaction(run->context);
+		wh_commit_then_replicate(run->context);
 		if (busy)
 			more = wait_for_subscription(run);
 	}
@@ -383,7 +384,7 @@ begin_run(Run *run)
 	}
 	MemoryContextSwitchTo(old_context);
 	wh_spi_end();
-	wh_commit_transaction(run->context);
+	wh_commit_then_replicate(run->context);
 	return targets;
 }
 
@@ -402,7 +403,7 @@ finish_run(const Run *run)
 					 psprintf("%s " INT64_FORMAT " relations with " INT64_FORMAT " rows, " INT64_FORMAT " bytes",
 							  run->rule.drop ? "dropped" : "detached",
 							  run->relations, run->rows, run->bytes));
-	wh_commit_transaction(run->context);
+	wh_commit_then_replicate(run->context);
 }
 
 void

@@ -16,6 +16,7 @@
 #include "identity.h"
 #include "guc.h"
 #include "sqlutil.h"
+#include "standby.h"
 #include "status_page.h"
 
 /* Of one kind of trouble with one template; more of them are told together. */
@@ -98,6 +99,11 @@ find_launcher(Attention *found)
 
 	if (!wh_enabled)
 		return;
+	if (wh_standby_reason() != NULL)
+	{
+		find(found, NOTE, "This server is a standby: the primary loads, and what is shown here came from it.", NULL, NULL);
+		return;
+	}
 	if (wh_query("SELECT pid IS NOT NULL, last_error FROM _wh.worker_status"
 				 " WHERE backend_type = 'wh_worker launcher' AND datname = pg_catalog.current_database()", 0, NULL) == 0)
 	{
@@ -132,6 +138,19 @@ find_stuck_queue(Attention *found)
 			 psprintf("%s jobs could have started, and none has for 10 minutes. The server log says why.",
 					  wh_page_count(wh_get_int8(0, 1))),
 			 "SELECT * FROM _wh.worker_status;");
+}
+
+/* The server waits for a standby, and so do all who write. */
+static void
+find_replication(Attention *found)
+{
+	uint64		n = wh_query("SELECT FROM _wh.worker_status WHERE state = 'waiting_replication'"
+							 " AND datname = pg_catalog.current_database()", 0, NULL);
+
+	if (n > 0)
+		find(found, LOOK, psprintf("%s processes wait for a synchronous standby.", wh_page_count(n)),
+			 "If this stays, the standby is away, and nobody can commit.",
+			 "SELECT application_name, state, sync_state FROM pg_stat_replication;\nSHOW synchronous_standby_names;");
 }
 
 static void
@@ -507,6 +526,7 @@ wh_page_attention(WhPage *page)
 	find_breaches(&found, WH_AT_RISK);
 	find_days(&found);
 	find_hidden_days(&found);
+	find_replication(&found);
 	find_held_up_loads(&found);
 	find_schedules(&found);
 	find_backfills(&found);

@@ -13,12 +13,20 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "guc.h"
+#include "replicate.h"
+#include "standby.h"
 #include "status.h"
 #include "wh_worker.h"
 
 PG_FUNCTION_INFO_V1(wh_sql_worker_slots);
 
+/* In the order of worker_slots(). */
 #define SLOT_COLUMNS 20
+#define TYPE_COLUMN 1
+#define DATABASE_COLUMN 2
+#define STATE_COLUMN 3
+#define ERROR_COLUMN 17
 
 static Datum
 text_or_null(const char *value, bool *isnull)
@@ -70,6 +78,13 @@ type_of(const WhSlotInfo *info)
 	return types[info->kind];
 }
 
+static const char *
+state_of(const WhSlotInfo *info)
+{
+	return info->pid != 0 && wh_replicate_is_awaited_by(info->pid) ? "waiting_replication" :
+		wh_status_phase_name(info->phase);
+}
+
 static void
 put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 {
@@ -81,7 +96,7 @@ put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 	v[i] = Int32GetDatum(info->pid), n[i] = info->pid == 0, i++;
 	v[i] = CStringGetTextDatum(psprintf("wh_worker %s", type_of(info))), i++;
 	v[i] = text_or_null(info->database, &n[i]), i++;
-	v[i] = CStringGetTextDatum(wh_status_phase_name(info->phase)), i++;
+	v[i] = CStringGetTextDatum(state_of(info)), i++;
 	v[i] = int8_or_null(info->job_id, &n[i]), i++;
 	v[i] = int8_or_null(info->backfill_id, &n[i]), i++;
 	v[i] = text_or_null(info->job_kind, &n[i]), i++;
@@ -102,6 +117,42 @@ put_slot(Tuplestorestate *store, TupleDesc desc, const WhSlotInfo *info)
 	tuplestore_putvalues(store, desc, v, n);
 }
 
+/* Who would run if this server were promoted now, and what would keep it from doing so. */
+static void
+put_standby(Tuplestorestate *store, TupleDesc desc, WhSlotKind kind, const char *database)
+{
+	Datum		v[SLOT_COLUMNS];
+	bool		n[SLOT_COLUMNS];
+	WhSlotInfo	info = {.kind = kind};
+
+	memset(n, true, sizeof(n));
+	v[TYPE_COLUMN] = CStringGetTextDatum(psprintf("wh_worker %s", type_of(&info)));
+	v[STATE_COLUMN] = CStringGetTextDatum("standby");
+	n[TYPE_COLUMN] = n[STATE_COLUMN] = false;
+	v[DATABASE_COLUMN] = text_or_null(database, &n[DATABASE_COLUMN]);
+	v[ERROR_COLUMN] = text_or_null(kind == WH_SLOT_LAUNCHER && !wh_enabled ?
+								   "wh_worker.enabled is off" : "", &n[ERROR_COLUMN]);
+	tuplestore_putvalues(store, desc, v, n);
+}
+
+static void
+put_all_standby(Tuplestorestate *store, TupleDesc desc)
+{
+	ListCell   *cell;
+
+	put_standby(store, desc, WH_SLOT_SUPERVISOR, "");
+	foreach(cell, wh_guc_databases())
+		put_standby(store, desc, WH_SLOT_LAUNCHER, lfirst(cell));
+}
+
+/* Of another version it can be read as long as it has the columns of this one. */
+static void
+refuse_other_columns(void)
+{
+	wh_require_preloaded();
+	elog(ERROR, "worker_slots is declared with other columns");	/* cannot happen */
+}
+
 Datum
 wh_sql_worker_slots(PG_FUNCTION_ARGS)
 {
@@ -109,8 +160,15 @@ wh_sql_worker_slots(PG_FUNCTION_ARGS)
 	WhSlotInfo *infos;
 	int			n;
 
-	wh_require_preloaded();
+	wh_require_library();
 	InitMaterializedSRF(fcinfo, 0);
+	if (rsinfo->setDesc->natts != SLOT_COLUMNS)
+		refuse_other_columns();
+	if (wh_standby_reason() != NULL)
+	{
+		put_all_standby(rsinfo->setResult, rsinfo->setDesc);
+		PG_RETURN_NULL();
+	}
 	infos = palloc(sizeof(WhSlotInfo) * wh_status_max_slots());
 	n = wh_status_copy(infos);
 	for (int i = 0; i < n; i++)

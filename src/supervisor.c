@@ -42,6 +42,7 @@
 
 #define RECHECK_MS 1000
 #define RESTART_INTERVAL_MS 1000
+#define RESTART_INTERVAL_MAX_MS (30 * 1000)
 
 /* One listed (or lately listed) database; lives in TopMemoryContext. */
 typedef struct ListedDatabase
@@ -52,6 +53,7 @@ typedef struct ListedDatabase
 	bool		listed;
 	BackgroundWorkerHandle *handle; /* NULL: not started by this process */
 	TimestampTz started_at;
+	int			failures;		/* launchers in a row that never got there */
 	char		complaint[WH_ERROR_SIZE];	/* as last logged */
 } ListedDatabase;
 
@@ -245,7 +247,7 @@ start_launcher(ListedDatabase *db)
 		complain(db, "no background worker slot is free; increase max_worker_processes");
 		return;
 	}
-	db->complaint[0] = '\0';
+	db->failures++;
 }
 
 static bool
@@ -254,9 +256,24 @@ launcher_runs(ListedDatabase *db)
 	pid_t		pid;
 
 	if (wh_status_launcher_running(db->slot))
+	{
+		db->complaint[0] = '\0';
+		db->failures = 0;
 		return true;
+	}
 	return db->handle != NULL &&
 		GetBackgroundWorkerPid(db->handle, &pid) != BGWH_STOPPED;
+}
+
+/* What keeps it out (a right to connect, most likely) may stay for long: its FATALs shall not fill the log. */
+static bool
+started_lately(const ListedDatabase *db)
+{
+	int			interval = Min(RESTART_INTERVAL_MS << Min(Max(db->failures - 1, 0), 5), RESTART_INTERVAL_MAX_MS);
+
+	/* One that was started in the future was so before the clock was set back. */
+	return db->started_at <= GetCurrentTimestamp() &&
+		!TimestampDifferenceExceeds(db->started_at, GetCurrentTimestamp(), interval);
 }
 
 /* Starts what should run and does not; true when all of it runs. */
@@ -274,12 +291,11 @@ look_after(ListedDatabase *db)
 		wh_status_launcher_waiting(db->slot, "wh_worker.enabled is off");
 		return true;
 	}
-	/* One that was started in the future was so before the clock was set back. */
-	if (db->started_at <= GetCurrentTimestamp() &&
-		!TimestampDifferenceExceeds(db->started_at, GetCurrentTimestamp(), RESTART_INTERVAL_MS))
-		return false;
-
 	problem = database_problem(db->name);
+	if (problem == NULL && db->failures > 1)
+		wh_status_launcher_waiting(db->slot, "its launcher could not connect; the server log says why");
+	if (problem == NULL && started_lately(db))
+		return false;
 	if (problem != NULL)
 		complain(db, problem);
 	else

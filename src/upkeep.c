@@ -1,10 +1,10 @@
 /*
  * upkeep.c: what the launcher does now and then, whatever the queue holds:
- * history that is old enough goes, and days whose relation a person took away
- * become missing.
+ * history that is old enough goes, days whose relation a person took away
+ * become missing, and files without a relation are looked for.
  *
- * Called by launcher.c, outside of a transaction.  May wait for nobody: both
- * skip the rows that somebody has locked.
+ * Called by launcher.c, outside of a transaction.  May wait for nobody: the
+ * first two skip the rows that somebody has locked.
  */
 #include "postgres.h"
 
@@ -13,6 +13,7 @@
 #include "audit.h"
 #include "log_event.h"
 #include "missing.h"
+#include "orphan.h"
 #include "queue.h"
 #include "sqlutil.h"
 #include "upkeep.h"
@@ -68,8 +69,11 @@ notice_missing_days(MemoryContext context)
 long
 wh_upkeep(MemoryContext context)
 {
+	long		next_look;
+
 	notice_missing_days(context);
-	return prune(context) ? PRUNE_AGAIN_MS : LOOK_MS;
+	next_look = wh_orphans_look(context);
+	return Min(next_look, prune(context) ? PRUNE_AGAIN_MS : LOOK_MS);
 }
 
 void

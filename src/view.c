@@ -147,6 +147,31 @@ append_isolation(StringInfo sql, const WhView *view, const WhMember *member)
 					 quote_literal_cstr(view->template_name), quote_literal_cstr(member->schema));
 }
 
+/* Who is a reader of the tenant now, as a list of names; without any, nobody. */
+static char *
+reader_names(const WhView *view, const WhMember *member)
+{
+	WhArg		args[] = {WH_TEXT(view->template_name), WH_TEXT(member->schema)};
+
+	wh_query_latest("SELECT pg_catalog.string_agg(pg_catalog.quote_literal(a.rolname), ', ' ORDER BY a.rolname)"
+					"  FROM _wh.tenant_templates s JOIN _wh.tenant_readers r USING (tenant_name)"
+					"  JOIN pg_catalog.pg_roles a ON a.oid = r.role_oid"
+					" WHERE s.template_name = $1 AND s.target_schema = $2", lengthof(args), args);
+	return wh_isnull(0, 1) ? NULL : wh_get_text(CurrentMemoryContext, 0, 1);
+}
+
+static void
+append_released_isolation(StringInfo sql, const WhView *view, const WhMember *member)
+{
+	char	   *names = reader_names(view, member);
+
+	if (names == NULL)
+		appendStringInfoString(sql, " WHERE false");
+	else
+		appendStringInfo(sql, " WHERE EXISTS (SELECT FROM pg_catalog.pg_roles a WHERE a.rolname IN (%s)"
+						 " AND pg_catalog.pg_has_role(a.oid, 'USAGE'))", names);
+}
+
 /* One branch of the union; without a member, the branch that has no rows. */
 static void
 append_branch(StringInfo sql, const WhView *view, const WhMember *member)
@@ -159,7 +184,9 @@ append_branch(StringInfo sql, const WhView *view, const WhMember *member)
 		appendStringInfo(sql, " FROM %s", quote_qualified_identifier(member->schema, member->relname));
 	else
 		appendStringInfoString(sql, " WHERE false");
-	if (member != NULL && view->is_isolated)
+	if (member != NULL && view->is_isolated && view->is_released)
+		append_released_isolation(sql, view, member);
+	else if (member != NULL && view->is_isolated)
 		append_isolation(sql, view, member);
 }
 

@@ -29,6 +29,7 @@ typedef struct WhView
 	const char *comment;		/* for a new one */
 	bool		is_public;		/* adds schema_name */
 	bool		is_isolated;	/* filters by who reads it, see isolation.c */
+	bool		is_released;	/* needs nothing of ours, see release.c */
 	uint64		nmembers;
 	WhMember   *members;		/* nrefused more stand behind the nmembers */
 	uint64		nrefused;		/* that are kept out, see budget.h */

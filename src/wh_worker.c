@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 
 #include "audit.h"
+#include "drop_guard.h"
 #include "guc.h"
 #include "hide_row.h"
 #include "identity.h"
@@ -24,6 +25,7 @@
 #include "sqlutil.h"
 #include "status.h"
 #include "supervisor.h"
+#include "version.h"
 #include "wh_worker.h"
 
 PG_MODULE_MAGIC;
@@ -49,13 +51,20 @@ static int	nnoted = 0;
 static bool noted_config = false;
 
 void
-wh_require_preloaded(void)
+wh_require_library(void)
 {
 	if (!preloaded)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("wh_worker must be loaded via shared_preload_libraries"),
 				 errhint("Add wh_worker to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+void
+wh_require_preloaded(void)
+{
+	wh_require_library();
+	wh_version_require();
 }
 
 void
@@ -166,6 +175,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	wh_guc_define();
+	wh_version_register();
 	if (IsBinaryUpgrade)
 		return;
 
@@ -181,5 +191,6 @@ _PG_init(void)
 	wh_hide_row_register();
 	wh_prune_register();
 	wh_listen_register();
+	wh_drop_guard_register();
 	preloaded = true;
 }

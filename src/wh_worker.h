@@ -8,8 +8,13 @@
 
 #define WH_LIBRARY_NAME "wh_worker"
 
-/* 55000 unless the library was preloaded; every SQL function calls it. */
+/*
+ * 55000 unless the library was preloaded and is of the version of this database's
+ * extension; every SQL function calls it, but those that say what is wrong, which
+ * call the second.
+ */
 extern void wh_require_preloaded(void);
+extern void wh_require_library(void);
 
 /* 55000 while the warehouse is paused; functions that reach a tenant call it. */
 extern void wh_require_running(void);

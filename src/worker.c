@@ -37,6 +37,7 @@
 #include "fetch_day.h"
 #include "freshness.h"
 #include "guc.h"
+#include "locked.h"
 #include "log_context.h"
 #include "log_event.h"
 #include "metrics.h"
@@ -44,10 +45,12 @@
 #include "publish.h"
 #include "queue.h"
 #include "refresh.h"
+#include "replicate.h"
 #include "retention.h"
 #include "sql_job.h"
 #include "sqlutil.h"
 #include "status.h"
+#include "version.h"
 #include "wait_event.h"
 #include "wh_worker.h"
 #include "worker.h"
@@ -62,7 +65,7 @@ static MemoryContext job_context = NULL;
 static void
 commit_transaction(void)
 {
-	wh_commit_transaction(job_context);
+	wh_commit_then_replicate(job_context);
 	pgstat_report_stat(false);
 }
 
@@ -358,15 +361,28 @@ run_sql(const WhJob *job)
 
 /* ---- claim, run, record ---- */
 
+/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
+static void
+spare_tenant(void)
+{
+	int			pids[WH_LOCKED_MAX_PIDS];
+	int			npids;
+
+	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && wh_locked_table(pids, &npids) != NULL)
+		wh_day_drop_ahead(&kept_remote);
+}
+
 static WhJob *
 claim(int64 job_id)
 {
-	WhJob	   *job;
+	WhJob	   *job = NULL;
 	MemoryContext old;
 
 	wh_begin_transaction();
+	spare_tenant();
 	old = MemoryContextSwitchTo(job_context);
-	job = wh_queue_claim(job_id);
+	if (wh_version_problem(NULL) == NULL)
+		job = wh_queue_claim(job_id);
 	MemoryContextSwitchTo(old);
 	commit_transaction();
 	return job;

@@ -309,6 +309,7 @@ ledger_is_right('two loads at once');
 sql($node, "SELECT _wh.unsubscribe('shop', 'events')");
 is_source('unsubscribed: the data stays');
 sql($node, "SELECT _wh.subscribe('shop', 'events')");
+combine_only_when_asked($node);
 sql($node, 'DROP TABLE shop.events_2024 CASCADE');
 sql($node, "SELECT _wh.update_tenant_union_view_by_template('events', 'shop'), _wh.update_public_view_by_template('events')");
 is(sql($node, "SELECT bool_and(state = 'missing') AND count(*) = 36 FROM _wh.day_loads"), 't', 'somebody drops the table: all its days are missing');

@@ -14,7 +14,7 @@ my $production = new_tenant('production');
 create_events($production, '2024-01-01', 70, 4);
 my $node = new_warehouse(conf => { 'wh_worker.debug_clock_offset' => clock_offset_to('2024-03-01 12:00') });
 add_events_template($node, 'events');
-add_tenant($node, 'shop', $production, templates => ['events'], start_date => '2024-01-15');
+add_tenant($node, 'shop', $production, templates => ['events'], start_date => '2024-01-15', combine_on_schedule => 1);
 my $month = 'combine month events shop';
 my $year = 'combine year events shop';
 my $source = "SELECT id, at, kind, amount, payload FROM events WHERE at >= '2024-01-15' AND at < ";

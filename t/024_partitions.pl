@@ -25,8 +25,6 @@ foreach my $shop (@shops)
 	create_events($production, $first, $days, 20, database => $database, seed => length $shop);
 	add_tenant($node, $shop, $production, database => $database, templates => [ 'events', 'plain' ], start_date => $first);
 }
-# those that combine are due at some minute after 3 o'clock
-sql($node, 'SELECT _wh.pause_schedule(name) FROM _wh.schedules');
 
 sub backfill
 {
@@ -97,6 +95,7 @@ sql($node, "INSERT INTO _wh.mv_templates (template_name, query_template, column_
 my (undef, $query) = (0, sql($node, "SELECT query_template FROM _wh.mv_templates WHERE template_name = 'late'"));
 sql($node, "UPDATE _wh.mv_templates SET query_template = 'SELECT id, at, kind, amount, payload FROM late WHERE (at - interval ''5 hours'' * (id % 7))::date = ''{TARGET_DATE}''' WHERE template_name = 'late'");
 sql($node, "SELECT _wh.subscribe('shop_1', 'late', NULL, '2025-01-01')");
+combine_only_when_asked($node);
 is(backfill('late', '2025-01-03', '2025-01-03'), 'failed', 'rows outside of their day refuse it');
 like(sql($node, "SELECT last_error FROM _wh.job_status WHERE template_name = 'late' AND kind = 'refresh'"), qr/\d+ rows of template "late" for 2025-01-03 are outside of their day: In column "at" one has 2025-01-04/, 'by name');
 is(sql($node, "SELECT attempt FROM _wh.jobs WHERE template_name = 'late' AND kind = 'refresh'"), 1, 'without another try');

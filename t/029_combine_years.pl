@@ -68,6 +68,7 @@ is(relations(), 'events_2023 events_2024', 'two tables');
 
 add_events_template($node, 'holes');
 sql($node, "SELECT _wh.subscribe('shop', 'holes', NULL, '2024-01-30')");
+combine_only_when_asked($node);
 sql($node, "SELECT _wh.update_mv_by_template('holes', 'shop', day::date) FROM unnest('{2024-02-28,2024-02-29,2024-04-01,2024-12-31}'::date[]) AS day");
 fails_with($node, "SELECT _wh.create_combined_table_from_template_by_month('holes', 'shop', 'shop', 2024, 3, true)", '55000', qr/no day of 2024-03/, 'a month without any day');
 fails_with($node, "SELECT _wh.create_combined_table_from_template_by_year('holes', 'shop', 2024)", '55000', qr/333 days of 2024 .* are missing.*Missing: 2024-01-30, 2024-01-31,/s, 'a year with days missing since its first');

@@ -21,7 +21,7 @@ my %class_of_function = (
 		add_tenant remove_tenant subscribe unsubscribe drop_day setup_cron convert_layout adopt plan_adopt
 		get_tenant_connection_string check_tenant check_template
 		grant_tenant_reader revoke_tenant_reader apply_grants grant_operator revoke_operator
-		confirm_warehouse rebuild_entire_warehouse warehouse_identity note_restore
+		orphaned_files confirm_warehouse rebuild_entire_warehouse release_data warehouse_identity note_restore
 		fetch_day create_mv_from_template update_mv_by_template update_mv_window_by_template
 		update_tenant_union_view_by_template update_public_view_by_template does_mv_exist refresh_mv
 		create_combined_table_from_template_by_month create_combined_table_from_template_by_year write_status_page

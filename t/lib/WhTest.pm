@@ -29,7 +29,7 @@ use Time::Local qw(timegm);
 use WhSecrets;
 
 our @EXPORT = qw(
-  new_tenant new_warehouse room_for_autovacuum add_tenant reader_password source_root
+  new_tenant new_warehouse room_for_autovacuum add_tenant combine_only_when_asked reader_password source_root
   create_events change_events add_events_template events_query
   sql wait_until wait_for_job happens_within checksum same_content
   fails_with log_count log_end worker_pid tenant_sessions enqueue_and_wait
@@ -187,7 +187,7 @@ sub keep_secrets
 }
 
 # Registers a tenant at the warehouse.  Options: port (of a proxy), database,
-# username, password, sslmode, templates (a list), start_date.
+# username, password, sslmode, templates (a list), start_date, combine_on_schedule.
 sub add_tenant
 {
 	my ($warehouse, $name, $tenant, %opt) = @_;
@@ -209,6 +209,18 @@ sub add_tenant
 		sprintf(
 			q{UPDATE _wh.tenant_connections SET sslmode = %1$s, tls_required = %1$s NOT IN ('disable', 'allow', 'prefer') WHERE tenant_name = %2$s},
 			literal($opt{sslmode}), literal($name))) if defined $opt{sslmode};
+
+	combine_only_when_asked($warehouse) unless $opt{combine_on_schedule};
+	return;
+}
+
+# Whatever hour it is, no month is combined that a test has not asked for.
+sub combine_only_when_asked
+{
+	my ($warehouse) = @_;
+
+	$warehouse->safe_psql('postgres', q{UPDATE _wh.schedules SET schedule = '0 0 29 2 *' WHERE kind = 'combine_month' AND schedule LIKE 'H%'});
+	return;
 }
 
 sub literal

@@ -1,0 +1,111 @@
+/*
+ * locked.c: who keeps us from our own tables.
+ *
+ * A person may hold a table of _wh for as long as he likes: LOCK TABLE, VACUUM
+ * FULL, an ALTER TABLE in an open transaction.  Workers wait for him as everybody
+ * does, and worker_status says for whom.  The launcher waits for nobody: it looks
+ * before it touches a table, says what it found, and looks again, instead of
+ * failing once a second at whatever it happens to do first.
+ *
+ * Called by the launcher's loop, and by politely.c for the pids.  Asks for no
+ * lock.  Between the look and the use somebody may come: then lock_timeout ends it.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "locked.h"
+#include "sqlutil.h"
+#include "status.h"
+
+#define LOOK_AGAIN_MS 1000
+
+/* What the launcher and the end of every job read or write. */
+static const char *const tables[] = {
+	"warehouse", "jobs", "day_loads", "tenant_templates", "mv_templates", "tenant_connections",
+	"tenant_failures", "schedules", "backfills", "job_run_details"
+};
+
+static int
+holders_of(Oid relid, int *pids)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			nholders;
+	int			npids = 0;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, RowExclusiveLock, &nholders);
+	for (int i = 0; i < nholders && npids < WH_LOCKED_MAX_PIDS; i++)
+	{
+		PGPROC	   *proc = WH_PROC_OF_VXID(holders[i]);
+
+		if (proc != NULL && proc->pid != 0)
+			pids[npids++] = proc->pid;
+	}
+	pfree(holders);
+	return npids;
+}
+
+const char *
+wh_locked_table(int *pids, int *npids)
+{
+	Oid			schema = get_namespace_oid("_wh", true);
+
+	for (int i = 0; OidIsValid(schema) && i < lengthof(tables); i++)
+	{
+		Oid			relid = get_relname_relid(tables[i], schema);
+
+		if (!OidIsValid(relid))
+			continue;
+		*npids = holders_of(relid, pids);
+		if (*npids > 0)
+			return tables[i];
+	}
+	*npids = 0;
+	return NULL;
+}
+
+static void
+say(const char *database, const char *table, int pid)
+{
+	ereport(LOG,
+			(errmsg("wh_worker waits in database \"%s\": table \"_wh.%s\" is locked by process %d",
+					database, table, pid),
+			 errhint("It goes on when that transaction ends.")));
+}
+
+bool
+wh_locked_out(const char *database, MemoryContext context)
+{
+	static const char *locked = NULL;
+	static TimestampTz looked_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	const char *before = locked;
+	int			pids[WH_LOCKED_MAX_PIDS];
+	int			npids;
+
+	if (locked == NULL && looked_at <= now && !TimestampDifferenceExceeds(looked_at, now, LOOK_AGAIN_MS))
+		return false;
+	looked_at = now;
+	wh_begin_transaction();
+	locked = wh_locked_table(pids, &npids);
+	wh_commit_transaction(context);
+	if (locked == NULL && before == NULL)
+		return false;
+	wh_status_blockers(pids, npids);
+	if (locked == NULL)
+		return false;
+	if (before == NULL)
+		say(database, locked, pids[0]);
+	wh_status_error(psprintf("table \"_wh.%s\" is locked by process %d", locked, pids[0]));
+	wh_status_phase(WH_PHASE_WAITING);
+	return true;
+}

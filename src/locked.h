@@ -1,0 +1,25 @@
+/*
+ * locked.h: who keeps us from our own tables.
+ */
+#ifndef WH_LOCKED_H
+#define WH_LOCKED_H
+
+#include "utils/palloc.h"
+
+#define WH_LOCKED_MAX_PIDS 8
+
+/*
+ * The name of a table of ours that somebody holds a lock on that keeps us from
+ * writing there, and who; NULL if none is so.  Asks for no lock.  Within a
+ * transaction.
+ */
+extern const char *wh_locked_table(int *pids, int *npids);
+
+/*
+ * For the launcher, outside a transaction: whether there is such a table.  It is
+ * shown, with who has it, and said once.  Looks at most once a second while
+ * there is none.
+ */
+extern bool wh_locked_out(const char *database, MemoryContext context);
+
+#endif

@@ -1,0 +1,65 @@
+# A disk that is really full: a small file system of its own, which ci/run-tests
+# mounts when it may, and which a file fills but for the room that is asked for.
+package WhDisk;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use Fcntl qw(:flock);
+use PostgreSQL::Test::Utils qw(system_or_bail);
+
+our @EXPORT = qw(small_disk room_on leave_room_on files_below);
+
+my @claims;
+
+# A directory on a file system that nobody else uses while this process lives;
+# nothing where there is none.
+sub small_disk
+{
+	my ($name) = @_;
+
+	foreach my $disk (glob(($ENV{WH_SMALL_DISKS} || '/nonexistent') . '/*'))
+	{
+		open my $claim, '>>', "$disk/claim" or next;
+		next unless flock $claim, LOCK_EX | LOCK_NB;
+		push @claims, $claim;
+		system_or_bail('find', $disk, '-mindepth', '1', '!', '-name', 'claim', '-delete');
+		mkdir "$disk/$name" or die "could not make $disk/$name: $!";
+		return "$disk/$name";
+	}
+	return;
+}
+
+# Free bytes.
+sub room_on
+{
+	my ($disk) = @_;
+	my @lines = split /\n/, qx(df --output=avail -B1 '$disk');
+
+	return $lines[1] + 0;
+}
+
+# Fills it but for so many bytes; without them it is empty again.
+sub leave_room_on
+{
+	my ($disk, $bytes) = @_;
+	my $filler = "$disk/../filler";
+
+	unlink $filler;
+	return unless defined $bytes;
+	my $size = room_on($disk) - $bytes;
+	system_or_bail('fallocate', '-l', $size, $filler) if $size > 0;
+	return;
+}
+
+# The files of relations below a directory, without what is in one at each server:
+# names and sizes, in their order.
+sub files_below
+{
+	my ($directory) = @_;
+
+	return grep { !m{/(?:PG_VERSION|pg_internal\.init|pg_filenode\.map)$} } sort split /\n/, qx(find '$directory' -type f -print);
+}
+
+1;
