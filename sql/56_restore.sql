@@ -5,7 +5,7 @@ CREATE FUNCTION _wh.pause_reason() RETURNS text
 	LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_pause_reason';
 COMMENT ON FUNCTION _wh.pause_reason() IS
-	'Why no job of this warehouse starts: the server is a standby, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
+	'Why no job of this warehouse starts: the server is a standby, or its library of another version than the extension in this database, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
 
 CREATE FUNCTION _wh.confirm_warehouse() RETURNS void
 	LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -83,6 +83,19 @@ wh_guc_databases(void)
 	return parse_databases(wh_databases, &ok);
 }
 
+bool
+wh_guc_lists(const char *database)
+{
+	List	   *names = wh_guc_databases();
+	bool		found = false;
+	ListCell   *cell;
+
+	foreach(cell, names)
+		found = found || strcmp(lfirst(cell), database) == 0;
+	list_free_deep(names);
+	return found;
+}
+
 static bool
 check_databases(char **newval, void **extra, GucSource source)
 {

@@ -40,4 +40,7 @@ extern void wh_guc_define(void);
 /* The names in wh_worker.databases, palloc'd, without duplicates. */
 extern List *wh_guc_databases(void);
 
+/* Whether a database is one of them. */
+extern bool wh_guc_lists(const char *database);
+
 #endif

@@ -696,17 +696,6 @@ have_extension(void)
 	return false;
 }
 
-static bool
-database_is_listed(void)
-{
-	ListCell   *cell;
-
-	foreach(cell, wh_guc_databases())
-		if (strcmp(lfirst(cell), my_database) == 0)
-			return true;
-	return false;
-}
-
 /* Waiting for the extension is over: its complaint must not stay. */
 static void
 report_idle(void)
@@ -749,8 +738,8 @@ cycle(void)
 	wake_within(REREAD_MS);
 	notice_step_back();
 	if (!have_extension())
-		return !wh_enabled || !database_is_listed();
-	if (wh_enabled && database_is_listed() && wh_locked_out(my_database, cycle_context))
+		return !wh_enabled || !wh_guc_lists(my_database);
+	if (wh_enabled && wh_guc_lists(my_database) && wh_locked_out(my_database, cycle_context))
 	{
 		need_reread = true;
 		wake_within(EXTENSION_CHECK_MS);
@@ -759,7 +748,7 @@ cycle(void)
 	/* In this order: what a job left to be known is told before its end shows. */
 	starting = look_at_workers(infos, slots, &n);
 	read_news();
-	if (!wh_enabled || !database_is_listed())
+	if (!wh_enabled || !wh_guc_lists(my_database))
 	{
 		wh_status_want_worker(false);
 		return n == 0;

@@ -7,8 +7,11 @@
  * before it touches a table, says what it found, and looks again, instead of
  * failing once a second at whatever it happens to do first.
  *
- * Called by the launcher's loop, and by politely.c for the pids.  Asks for no
- * lock.  Between the look and the use somebody may come: then lock_timeout ends it.
+ * Nor does a tenant that a worker has asked ahead of time wait with us: such a worker
+ * asks for all tables first, for a moment.
+ *
+ * Called by the launcher's loop, by worker.c, and by politely.c for the pids.
+ * Between the look and the use somebody may come: then lock_timeout ends it.
  */
 #include "postgres.h"
 
@@ -17,15 +20,18 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "compat.h"
 #include "locked.h"
 #include "sqlutil.h"
 #include "status.h"
 
 #define LOOK_AGAIN_MS 1000
+#define TRY_TIMEOUT "500ms"
 
 /* What the launcher and the end of every job read or write. */
 static const char *const tables[] = {
@@ -71,6 +77,34 @@ wh_locked_table(int *pids, int *npids)
 	}
 	*npids = 0;
 	return NULL;
+}
+
+static void
+lock_all(void *arg)
+{
+	int			nest_level = NewGUCNestLevel();
+	Oid			schema = get_namespace_oid("_wh", true);
+
+	(void) set_config_option("lock_timeout", TRY_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; OidIsValid(schema) && i < lengthof(tables); i++)
+	{
+		Oid			relid = get_relname_relid(tables[i], schema);
+
+		if (OidIsValid(relid))
+			LockRelationOid(relid, *(LOCKMODE *) arg);
+	}
+	AtEOXact_GUC(true, nest_level);
+}
+
+bool
+wh_locked_try(LOCKMODE mode)
+{
+	ErrorData  *error = wh_attempt(lock_all, &mode);
+
+	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	return error == NULL;
 }
 
 static void

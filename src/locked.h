@@ -4,6 +4,7 @@
 #ifndef WH_LOCKED_H
 #define WH_LOCKED_H
 
+#include "storage/lockdefs.h"
 #include "utils/palloc.h"
 
 #define WH_LOCKED_MAX_PIDS 8
@@ -14,6 +15,12 @@
  * transaction.
  */
 extern const char *wh_locked_table(int *pids, int *npids);
+
+/*
+ * Locks all of these tables until the end of the transaction, if that takes no
+ * longer than a moment; else none, and false.
+ */
+extern bool wh_locked_try(LOCKMODE mode);
 
 /*
  * For the launcher, outside a transaction: whether there is such a table.  It is

@@ -13,7 +13,8 @@
  * by one that has ended, so that this snapshot has its row if it was committed.
  * Transactions that are prepared have nobody who runs them: their rows are
  * looked for as well.  The first file of a dropped relation stays, empty, until
- * the next checkpoint has begun; empty files are only taken if they are older.
+ * a checkpoint, and if it was empty before, no time tells when it was dropped:
+ * empty files, which take no room, are left out.
  *
  * Called by the launcher and from SQL.  Removes nothing.  Takes no lock but
  * that of pg_class and pg_tablespace, which are read.
@@ -28,11 +29,8 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xlog.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_control.h"
 #include "catalog/pg_tablespace.h"
-#include "common/controldata_utils.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -66,7 +64,6 @@ typedef struct Search
 {
 	HTAB	   *files;			/* numbers; names are not kept, there may be very many */
 	TimestampTz oldest;			/* when the oldest transaction that runs began */
-	time_t		checkpoint;		/* when the last one began */
 	List	   *orphans;
 } Search;
 
@@ -200,16 +197,6 @@ oldest_running_transaction(void)
 	return oldest;
 }
 
-static time_t
-last_checkpoint(void)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-
-	/* it was just being written: then none is known */
-	return crc_ok ? (time_t) control->checkPointCopy.time : 0;
-}
-
 /* ---- what is known ---- */
 
 static void
@@ -267,7 +254,7 @@ to_timestamp(time_t seconds, long nanoseconds)
 	return time_t_to_timestamptz(seconds) + nanoseconds / 1000;
 }
 
-/* One that is gone by now, or may be somebody's, is none. */
+/* One that is gone by now, is empty, or may be somebody's, is none. */
 static void
 judge(Search *search, const FileKey *key, const char *path)
 {
@@ -275,11 +262,9 @@ judge(Search *search, const FileKey *key, const char *path)
 	struct stat status;
 	WhOrphan   *orphan;
 
-	if (file == NULL || file->is_known || lstat(path, &status) != 0 || !S_ISREG(status.st_mode))
+	if (file == NULL || file->is_known || lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0)
 		return;
 	if (to_timestamp(status.st_ctim.tv_sec, status.st_ctim.tv_nsec) + CLOCK_MARGIN_US >= search->oldest)
-		return;
-	if (status.st_size == 0 && status.st_ctim.tv_sec >= search->checkpoint)
 		return;
 	orphan = palloc(sizeof(WhOrphan));
 	orphan->tablespace = key->tablespace;
@@ -314,7 +299,6 @@ wh_orphans_find(void)
 	search.files = hash_create("wh_worker files", 1024, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	visit_files(&search, note_number);
 	search.oldest = oldest_running_transaction();
-	search.checkpoint = last_checkpoint();
 	mark_all_known(search.files);
 	if (!all_known(search.files))
 		visit_files(&search, judge);

@@ -8,8 +8,9 @@
  * under it; readers copy and work on the copy.  Latches are set under the
  * lock, because a slot's process may be gone once it is released.
  *
- * An owner frees its slot in before_shmem_exit, installed before the slot is
- * marked as attached.  A generation number keeps a late process from using a
+ * An owner frees its slot in on_shmem_exit, installed before the slot is marked
+ * as attached: that is when its transaction has been rolled back, so that its job
+ * is not locked any more when the launcher takes it back.  A generation number keeps a late process from using a
  * slot that was given to somebody else meanwhile.
  */
 #include "postgres.h"
@@ -226,7 +227,7 @@ attach(int index, uint32 generation)
 	bool		ok;
 
 	Assert(my_slot == -1);
-	before_shmem_exit(detach, (Datum) 0);
+	on_shmem_exit(detach, (Datum) 0);
 	my_slot = index;
 	lock_segment(LW_EXCLUSIVE);
 	ok = slot_is(index, generation) && shared->slots[index].proc == NULL;
@@ -241,7 +242,7 @@ attach(int index, uint32 generation)
 void
 wh_status_attach_supervisor(void)
 {
-	before_shmem_exit(detach, (Datum) 0);
+	on_shmem_exit(detach, (Datum) 0);
 	my_slot = 0;
 	lock_segment(LW_EXCLUSIVE);
 	attach_locked(0);

@@ -91,6 +91,14 @@ show_job(const WhJob *job)
 	wh_activity_job(job);
 }
 
+/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
+static void
+spare_tenant(LOCKMODE mode)
+{
+	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && !wh_locked_try(mode))
+		wh_day_drop_ahead(&kept_remote);
+}
+
 static void
 drop_connection(void)
 {
@@ -225,6 +233,7 @@ run_refresh(const WhJob *job, int64 next_job_id)
 	if (job->is_probe)
 		probe(job);
 	wh_begin_transaction();
+	spare_tenant(AccessShareLock);
 	has_next = next_job_id != 0 && wh_queue_is_sequel(job, next_job_id, &asked_ahead);
 	day.refresh = wh_refresh_fetch(job->template_name, job->tenant_name,
 								   job->target_schema, job->target_date,
@@ -361,17 +370,6 @@ run_sql(const WhJob *job)
 
 /* ---- claim, run, record ---- */
 
-/* Who has locked a table of ours may keep it for long: the tenant does not wait for him with us. */
-static void
-spare_tenant(void)
-{
-	int			pids[WH_LOCKED_MAX_PIDS];
-	int			npids;
-
-	if (kept_remote != NULL && wh_remote_is_ahead(kept_remote) && wh_locked_table(pids, &npids) != NULL)
-		wh_day_drop_ahead(&kept_remote);
-}
-
 static WhJob *
 claim(int64 job_id)
 {
@@ -379,7 +377,7 @@ claim(int64 job_id)
 	MemoryContext old;
 
 	wh_begin_transaction();
-	spare_tenant();
+	spare_tenant(RowExclusiveLock);
 	old = MemoryContextSwitchTo(job_context);
 	if (wh_version_problem(NULL) == NULL)
 		job = wh_queue_claim(job_id);
@@ -545,7 +543,7 @@ time_to_sleep(TimestampTz idle_since)
 
 /* Runs what it is handed until it has been idle for too long. */
 static void
-serve(void)
+serve(const char *database)
 {
 	TimestampTz idle_since = GetCurrentTimestamp();
 
@@ -568,7 +566,7 @@ serve(void)
 		}
 
 		left = time_to_sleep(idle_since);
-		if (left <= 0 || !wh_enabled || wh_status_should_leave())
+		if (left <= 0 || !wh_enabled || !wh_guc_lists(database) || wh_status_should_leave())
 		{
 			if (wh_status_retire())
 				return;
@@ -605,7 +603,7 @@ wh_worker_main(Datum arg)
 	wh_status_phase(WH_PHASE_IDLE);
 	wh_status_wake_launcher();
 	wh_log_process_started("worker", start.database);
-	serve();
+	serve(start.database);
 	drop_connection();
 	wh_log_process_stopped("worker", start.database);
 }

@@ -80,7 +80,7 @@ add_tenant($node, $_, $source, templates => ['foodlogstats'], start_date => $yes
 # ---- running blocks ----------------------------------------------------
 
 my ($backfill, $job, $pid) = (0, 0, 0);
-my ($blocks_run, %stands_for);
+my ($blocks_run, %stands_for, $standby);
 
 sub replaced
 {
@@ -103,8 +103,8 @@ sub replaced
 sub run_sql
 {
 	my ($text, $database, $superuser) = @_;
-	my $server = $text =~ /^-- at the tenant$/m ? $source : $node;
-	my $role = $superuser || $text =~ /^-- (?:as a superuser|at the tenant)$/m ? getpwuid($<) : 'dba';
+	my $server = $text =~ /^-- at the tenant$/m ? $source : $text =~ /^-- at the (?:standby|promoted server)$/m ? $standby : $node;
+	my $role = $superuser || $text =~ /^-- (?:as a superuser|at the tenant)\b/m ? getpwuid($<) : 'dba';
 	my ($status, $out, $err) = $server->psql($database // 'postgres', replaced($text), on_error_stop => 1, extra_params => [ '-U', $role ]);
 
 	return ($status == 0, "$out\n", $err);
@@ -364,6 +364,25 @@ is($copy_sql->(q{SELECT count(*) FROM foodlogstats WHERE logged_time < '2025-09-
 IPC::Run::run([ 'pg_ctl', '-D', "$dir/backup", '-m', 'immediate', '-w', 'stop' ], '>', '/dev/null', '2>', '/dev/null');
 set_and_reload(q{wh_worker.databases = 'postgres'});
 
+# ---- a standby ---------------------------------------------------------
+
+run_section('Standby, promotion, PITR',
+	before => sub {
+		$standby = PostgreSQL::Test::Cluster->new('standby', defined $ENV{WH_WAREHOUSE_INSTALL} ? (install_path => $ENV{WH_WAREHOUSE_INSTALL}) : ());
+		$node->backup('standby');
+		$standby->init_from_backup($node, 'standby', has_streaming => 1);
+		$standby->start;
+		$node->wait_for_catchup($standby);
+		$ENV{STANDBY} = $standby->data_dir;
+	},
+	at => { 3 => sub { wait_until($standby, $launcher_is->('idle'), 'the promoted server works') } },
+	seen => { 0 => qr/\Awh_worker supervisor\|\|standby\|\nwh_worker launcher\|postgres\|standby\|\n+\z/, 3 => qr/^wh_worker launcher\|postgres\|idle\|$/m });
+delete $ENV{STANDBY};
+$standby->stop;
+sql($node, "ALTER SYSTEM RESET $_") foreach 'synchronous_standby_names', 'wh_worker.enabled';
+sql($node, 'SELECT pg_reload_conf()');
+wait_until($node, $launcher_is->('idle'), 'so does the first one again');
+
 run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
 
@@ -375,6 +394,36 @@ run_section('A disk is full',
 	stands_for => { '30 seconds' => '1 second' },
 	seen => { 0 => qr/^foodlogstats\|tenant_[ab]\|\d+\|\d+\|.*^pg_default\|.*^\d+\|\d+ [kM]B$/ms },
 	at => { 2 => sub { wait_until($node, q{SELECT count(*) = 0 FROM _wh.day_loads WHERE template_name = 'foodlogstats' AND target_date < '2025-09-01'}, 'what is too old goes') } });
+
+my $lock = $node->background_psql('postgres');
+$pid = $lock->query_safe('BEGIN; LOCK TABLE _wh.jobs; SELECT pg_backend_pid()');
+wait_until($node, $launcher_is->('waiting'), 'the launcher finds a table locked');
+run_section('A table of the warehouse is locked', seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });
+wait_until($node, $launcher_is->('idle'), 'it goes on');
+$lock->{run}->finish if $lock->{run};
+
+run_section('Rename, move or drop the database',
+	stands_for => { old_name => 'restored', new_name => 'renamed' },
+	before => sub { set_and_reload(q{wh_worker.databases = 'restored'}); $node->poll_query_until('restored', q{SELECT state = 'idle' FROM _wh.worker_status WHERE datname = 'restored' AND backend_type ~ 'launcher'}) },
+	at => { 1 => sub { wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'restored'}, 'all have left it') } });
+wait_until($node, q{SELECT count(*) = 1 FROM _wh.worker_status WHERE datname = 'renamed' AND state = 'idle' AND backend_type ~ 'launcher'}, 'it is a warehouse under its new name');
+my $rows = sql($node, 'SELECT count(*), sum(id) FROM foodlogstats', 'renamed');
+$node->poll_query_until('renamed', q{SELECT count(*) = 0 FROM _wh.jobs WHERE state = 'running'});
+run_section('Leave wh_worker', database => { 0 => 'renamed', 1 => 'renamed' }, seen => { 0 => qr/^0$/m });
+is(sql($node, 'SELECT count(*), sum(id) FROM foodlogstats', 'renamed'), $rows, 'every row is there without it');
+set_and_reload(q{wh_worker.databases = 'postgres'});
+
+my $data = $node->data_dir;
+my ($directory) = sql($node, q{SELECT pg_relation_filepath('pg_class')}) =~ m{^(.*)/};
+
+run_section('Files that a crash has left',
+	before => sub {
+		PostgreSQL::Test::Utils::append_to_file("$data/$directory/$_", 'x' x 8192) foreach '987654', '987654_fsm';
+		wait_until($node, 'SELECT count(*) = 2 FROM _wh.orphaned_files()', 'there are such files');
+	},
+	seen => { 0 => qr{^pg_default\|\Q$directory\E/987654\|8192\|}m });
+ok(!-e "$data/$directory/987654" && !-e "$data/$directory/987654_fsm", 'they are removed');
+is(sql($node, 'SELECT count(*) FROM _wh.orphaned_files()'), 0, 'and there is none');
 
 # ---- all of it ---------------------------------------------------------
 

@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 use Test::More;
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 use WhTest;
 
 my @tables = qw(warehouse jobs day_loads tenant_templates mv_templates tenant_connections schedules backfills);
@@ -20,8 +21,10 @@ sql($node, "UPDATE _wh.mv_templates SET layout = 'partitions', date_column = 'at
 add_tenant($node, $_, $source, templates => [ 'events', 'leaves' ], start_date => $first) foreach 'shop', 'other';
 sql($node, 'SELECT _wh.pause_schedule(name) FROM _wh.schedules');
 sql($node, q{INSERT INTO _wh.schedules (name, schedule, kind, template_name) VALUES ('often', '1 second', 'publish', 'events')});
-(undef, my $state) = enqueue_and_wait($node, "'$_', NULL, '$first', '2025-05-03'"), is($state, 'succeeded', "days of $_ to begin with")
-  foreach 'events', 'leaves';
+foreach my $template ('events', 'leaves')
+{
+	is((enqueue_and_wait($node, "'$template', NULL, '$first', '2025-05-03'"))[1], 'succeeded', "days of $template to begin with");
+}
 
 my $launcher = q{SELECT %s FROM _wh.worker_status WHERE backend_type = 'wh_worker launcher'};
 
@@ -36,7 +39,7 @@ sub lines_since
 sub holder
 {
 	my ($lock) = @_;
-	my $session = $node->background_psql('postgres');
+	my $session = $node->background_psql('postgres', timeout => 4 * $PostgreSQL::Test::Utils::timeout_default);
 	my $pid = $session->query_safe("BEGIN; $lock; SELECT pg_backend_pid()");
 
 	return ($session, $pid);

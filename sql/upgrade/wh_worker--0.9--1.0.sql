@@ -15,11 +15,18 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 			      HINT = 'Add wh_worker to shared_preload_libraries in postgresql.conf and restart the server.';
 	END IF;
+	IF string_to_array(coalesce(current_setting('wh_worker.library_version', true), '0'), '.')::integer[]
+		< string_to_array('1.0', '.')::integer[]
+	THEN
+		RAISE EXCEPTION 'the library that the server has loaded is older than version 1.0 of extension "wh_worker"'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			      HINT = 'Restart the server, so that it loads the library that is installed.';
+	END IF;
 END
 $$;
 -- On a standby, and with a synchronous one.
 COMMENT ON COLUMN _wh.worker_status.state IS 'Its phase: starting, waiting, idle, connecting, fetching, indexing, waiting_lock, publishing, combining or running; waiting_replication while its commit waits for a synchronous standby. On a standby, where no process runs: standby';
-COMMENT ON FUNCTION _wh.pause_reason() IS 'Why no job of this warehouse starts: the server is a standby, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
+COMMENT ON FUNCTION _wh.pause_reason() IS 'Why no job of this warehouse starts: the server is a standby, or its library of another version than the extension in this database, or the warehouse is paused, or a copy that waits for confirm_warehouse(); NULL while jobs start';
 
 -- sql/57_release.sql
 
@@ -45,4 +52,4 @@ CREATE FUNCTION _wh.orphaned_files(OUT tablespace text, OUT path text, OUT bytes
 	RETURNS SETOF record LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'wh_sql_orphaned_files';
 COMMENT ON FUNCTION _wh.orphaned_files() IS
-	'Files of relations of this database, whosoever, that no relation has: what a server that was killed while a relation was made leaves behind, and nothing removes. path is relative to the data directory. Files that have changed since the oldest transaction which runs began are not judged, so that a long transaction hides some. Takes no lock that anybody waits for; reads the names of all files of the database, and pg_class. Errors: 55000 the server is a standby';
+	'Files of relations of this database, whosoever, that no relation has: what a server that was killed while a relation was made leaves behind, and nothing removes. path is relative to the data directory. Files that have changed since the oldest transaction which runs began are not judged, so that a long transaction hides some; empty ones are left out, because a relation that was dropped has one until the next checkpoint. Takes no lock that anybody waits for; reads the names of all files of the database, and pg_class. Errors: 55000 the server is a standby';

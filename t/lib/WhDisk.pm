@@ -8,8 +8,9 @@ use warnings;
 use Exporter 'import';
 use Fcntl qw(:flock);
 use PostgreSQL::Test::Utils qw(system_or_bail);
+use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(small_disk room_on leave_room_on files_below);
+our @EXPORT = qw(small_disk room_on leave_room_on eventually);
 
 my @claims;
 
@@ -53,13 +54,17 @@ sub leave_room_on
 	return;
 }
 
-# The files of relations below a directory, without what is in one at each server:
-# names and sizes, in their order.
-sub files_below
+# Polls until it is so, for a minute at most.
+sub eventually
 {
-	my ($directory) = @_;
+	my ($is_so) = @_;
 
-	return grep { !m{/(?:PG_VERSION|pg_internal\.init|pg_filenode\.map)$} } sort split /\n/, qx(find '$directory' -type f -print);
+	foreach my $try (1 .. 600)
+	{
+		return 1 if $is_so->();
+		usleep(100_000);    # poll interval
+	}
+	return 0;
 }
 
 1;
