@@ -48,7 +48,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so dist
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test matrix deb package-test dist lint reference demo fuzz bench drop-test-databases
+.PHONY: all test matrix sanitize deb package-test dist lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -102,6 +102,10 @@ package-test:
 # For PGXN: what is committed, with the built scripts, in dist/.
 dist: $(DATA_built)
 	ci/make-dist $(DATA_built)
+
+# Under AddressSanitizer and UndefinedBehaviorSanitizer, with assertions.
+sanitize:
+	ci/sanitize-tests $(TESTS)
 
 lint:
 	ci/lint
