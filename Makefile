@@ -93,6 +93,10 @@ test:
 matrix:
 	ci/matrix $(TESTS)
 
+# Under AddressSanitizer and UndefinedBehaviorSanitizer, with assertions.
+sanitize:
+	ci/sanitize-tests $(TESTS)
+
 # Debian packages, in dist/; and what happens when they are installed, as docs/install.md says.
 deb:
 	ci/make-deb
@@ -102,10 +106,6 @@ package-test:
 # For PGXN: what is committed, with the built scripts, in dist/.
 dist: $(DATA_built)
 	ci/make-dist $(DATA_built)
-
-# Under AddressSanitizer and UndefinedBehaviorSanitizer, with assertions.
-sanitize:
-	ci/sanitize-tests $(TESTS)
 
 lint:
 	ci/lint

@@ -402,7 +402,7 @@ run_section('A disk is full',
 	seen => { 0 => qr/^foodlogstats\|tenant_[ab]\|\d+\|\d+\|.*^pg_default\|.*^\d+\|\d+ [kM]B$/ms },
 	at => { 2 => sub { wait_until($node, q{SELECT count(*) = 0 FROM _wh.day_loads WHERE template_name = 'foodlogstats' AND target_date < '2025-09-01'}, 'what is too old goes') } });
 
-my $lock = $node->background_psql('postgres');
+my $lock = $node->background_psql('postgres', extra_params => [ '-U', 'whadmin' ]);
 $pid = $lock->query_safe('BEGIN; LOCK TABLE _wh.jobs; SELECT pg_backend_pid()');
 wait_until($node, $launcher_is->('waiting'), 'the launcher finds a table locked');
 run_section('A table of the warehouse is locked', superuser => { 1 => 1 }, seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });

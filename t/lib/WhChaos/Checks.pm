@@ -315,17 +315,34 @@ sub nothing_is_left
 }
 
 # A crash in the middle of a load leaves files that no catalog names, as PostgreSQL
-# does; they can only be counted.
+# does.  All of them are reported, and nothing else.
 sub orphaned_files
 {
 	my ($world) = @_;
 	my $node = $world->{warehouse};
-	my %known = map { $_ => 1 } split /\n/, sql($node, 'SELECT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL');
-	sql($node, 'CHECKPOINT');
-	my $database = sql($node, q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
-	my @files = grep { m{/(\d+)(?:_\w+)?(?:\.\d+)?$} && !$known{$1} } glob $node->data_dir . "/base/$database/*";
+	my ($nobodys, $reported) = ('', '');
 
-	return say(scalar(@files) . ' files of loads that a crash ended are nobody\'s');
+	sql($node, 'CHECKPOINT');
+	my $same = $world->eventually(30, sub {
+		$nobodys = join "\n", nobodys_files($node);
+		$reported = join "\n", sort split /\n/, sql($node, 'SELECT path FROM _wh.orphaned_files()');
+		$nobodys eq $reported;
+	});
+	ok($same, 'orphaned_files() reports what crashes left behind') or diag("there are\n$nobodys\nreported are\n$reported");
+	return say(scalar(split /\n/, $nobodys) . ' files of loads that a crash ended are nobody\'s');
+}
+
+sub nobodys_files
+{
+	my ($node) = @_;
+	my %known = map { $_ => 1 } split /\n/, sql($node, 'SELECT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL');
+	my $database = sql($node, q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
+	my $directory = $node->data_dir;
+	my @files = grep { m{/(\d+)(?:_\w+)?(?:\.\d+)?$} && !$known{$1} && -s } glob "$directory/base/$database/* $directory/pg_tblspc/*/PG_*/$database/*";
+
+	s{^\Q$directory\E/}{} foreach @files;
+	@files = sort @files;
+	return @files;
 }
 
 # ---- what the log says -------------------------------------------------

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 use WhChaos::Holder;
 use WhChaos::World;
-use WhDisk qw(leave_room_on);
+use WhDisk qw(room_on);
 use WhTest ();
 
 sub literal { return WhChaos::World::literal(@_) }
@@ -357,13 +357,24 @@ sub cancel_something
 	return ("$count cancelled of $call");
 }
 
+# The warehouse writes there at the same time, so that it may take more than one try.
 sub fill_disk
 {
 	my ($world) = @_;
 	my $disk = $world->{disk} // return;
+	my $filler = "$disk/../filler";
+	my $room = one_of(0, 8192, 100_000);
 
-	leave_room_on($disk, one_of(0, 8192, 100_000));
-	return ('the disk of the months is full', some_time(2, 8), sub { leave_room_on($disk) });
+	return if -e $filler;
+	foreach my $attempt (1 .. 10)
+	{
+		my $size = room_on($disk) - $room;
+
+		next unless $size > 0 && system("fallocate -l $size '$filler' 2>/dev/null") == 0;
+		return ('the disk of the months is full', some_time(2, 8), sub { unlink $filler });
+	}
+	unlink $filler;
+	return;
 }
 
 # To a later time, often over midnight; or back.
