@@ -31,6 +31,7 @@
 #include "activity.h"
 #include "attempt.h"
 #include "audit.h"
+#include "caches.h"
 #include "combine_job.h"
 #include "convert.h"
 #include "error.h"
@@ -561,6 +562,7 @@ serve(const char *database)
 		if (job_id != 0)
 		{
 			run_assigned(job_id, next_job_id);
+			wh_caches_after_job(job_context);
 			idle_since = GetCurrentTimestamp();
 			continue;
 		}
