@@ -48,7 +48,7 @@ EXTRA_CLEAN = t/*/*.o t/*/*.so dist
 PG_CONFIG = pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-.PHONY: all test matrix deb package-test dist lint reference demo fuzz bench drop-test-databases
+.PHONY: all test matrix sanitize deb package-test dist lint reference demo fuzz bench drop-test-databases
 all:
 
 ifneq (,$(wildcard $(PGXS)))
@@ -92,6 +92,10 @@ test:
 # The same with each supported PostgreSQL; VERSIONS="17 18" chooses among them.
 matrix:
 	ci/matrix $(TESTS)
+
+# Under AddressSanitizer and UndefinedBehaviorSanitizer, with assertions.
+sanitize:
+	ci/sanitize-tests $(TESTS)
 
 # Debian packages, in dist/; and what happens when they are installed, as docs/install.md says.
 deb:

@@ -18,6 +18,29 @@
 "SELECT FROM _wh.tenant_templates" \
 " WHERE tenant_name = $1 AND template_name = $2 AND target_schema = $3"
 
+/*
+ * It has been deleted, which is for good, or another session has its row: one
+ * that is deleting it, or a person's that looks at it FOR UPDATE and leaves it
+ * there.  Only the end of that session tells, and we have locks that it may be
+ * waiting for.
+ */
+static void
+report_no_subscription(const char *template_name, const char *tenant_name,
+					   const char *schema, bool is_there, const char *meanwhile)
+{
+	if (is_there)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another session has locked that tenant \"%s\" feeds template \"%s\" into schema \"%s\"",
+						tenant_name, template_name, schema),
+				 errdetail("It is being removed, or its row is locked, while %s.", meanwhile)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
+					tenant_name, template_name, schema),
+			 errdetail("It was removed while %s.", meanwhile)));
+}
+
 void
 wh_hold_subscription(const char *template_name, const char *tenant_name,
 					 const char *schema, bool lock, const char *meanwhile)
@@ -26,11 +49,9 @@ wh_hold_subscription(const char *template_name, const char *tenant_name,
 
 	if (wh_query(lock ? OF_SUBSCRIPTION " FOR KEY SHARE SKIP LOCKED" : OF_SUBSCRIPTION,
 				 lengthof(args), args) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("tenant \"%s\" no longer feeds template \"%s\" into schema \"%s\"",
-						tenant_name, template_name, schema),
-				 errdetail("It was removed, or is being removed, while %s.", meanwhile)));
+		report_no_subscription(template_name, tenant_name, schema,
+							   lock && wh_query_latest(OF_SUBSCRIPTION, lengthof(args), args) > 0,
+							   meanwhile);
 }
 
 bool

@@ -13,7 +13,8 @@
 /*
  * 42704 if the tenant does not feed the template into the schema any more.  With
  * "lock" its removal waits for us from here on; one that has begun waits for our
- * other locks already, and counts as done.
+ * other locks already, so then, and if a person has the row, it is 55006.  That is
+ * worth another try of a job but not of a swap: our locks have to go first.
  */
 extern void wh_hold_subscription(const char *template_name, const char *tenant_name,
 								 const char *schema, bool lock, const char *meanwhile);

@@ -137,6 +137,18 @@ sql($node, 'ALTER TABLE _wh."e tree" ADD COLUMN amount numeric');
 is(sql($node, "SELECT bool_and(_wh.update_mv_by_template('e', 'shop_1', 'shop_1', d::date)) FROM generate_series(timestamp '2024-01-10', '2024-02-12', '8 days') AS d"), 't', 'a column is added by hand');
 is(odd_days('e', '2024-02-11'), '', 'every day is there once');
 
+# ---- a row of ours that a person has locked, and leaves so
+
+sql($node, "ALTER SYSTEM SET wh_worker.max_attempts = 1000; SELECT pg_reload_conf()");
+my $person = $node->background_psql('postgres');
+$person->query_safe('BEGIN; SELECT count(*) FROM (SELECT FROM _wh.tenant_templates FOR UPDATE) AS rows');
+my $waiting = sql($node, "SELECT _wh.enqueue_backfill('e', 'shop_1', '2024-02-10', '2024-02-10', mode => 'all')");
+wait_until($node, "SELECT attempt > 1 AND last_sqlstate = '55006' FROM _wh.jobs WHERE kind = 'refresh' AND backfill_id = $waiting", 'a load is tried again while a person has the row of its subscription');
+$person->query_safe('COMMIT');
+$person->quit;
+is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'and succeeds when he has left');
+sql($node, "ALTER SYSTEM RESET wh_worker.max_attempts; SELECT pg_reload_conf()");
+
 # ---- another date column while the first day of a tree is loaded
 
 add_events_template($node, 'two', columns => 'id INTEGER, at TIMESTAMP, at2 TIMESTAMP', indexes => '',

@@ -383,7 +383,7 @@ sql($node, "ALTER SYSTEM RESET $_") foreach 'synchronous_standby_names', 'wh_wor
 sql($node, 'SELECT pg_reload_conf()');
 wait_until($node, $launcher_is->('idle'), 'so does the first one again');
 
-run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 1 => qr/^1\.0\nwh_worker supervisor\|/m });
+run_section('Upgrade', at => { 1 => sub { $node->_update_pid(1) } }, seen => { 2 => qr/^1\.0\nwh_worker supervisor\|/m });
 run_section('Capacity', seen => { 0 => qr/^20\d\d-\d\d-\d\d .*\|\d+\|\d+\.\d\|\d+\.\d\d$/m, 2 => qr/^foodlogstats\|2\|\d+\|\d+\|/m });
 
 # A transaction that somebody left open is the one to end.
@@ -402,7 +402,7 @@ run_section('A disk is full',
 	seen => { 0 => qr/^foodlogstats\|tenant_[ab]\|\d+\|\d+\|.*^pg_default\|.*^\d+\|\d+ [kM]B$/ms },
 	at => { 2 => sub { wait_until($node, q{SELECT count(*) = 0 FROM _wh.day_loads WHERE template_name = 'foodlogstats' AND target_date < '2025-09-01'}, 'what is too old goes') } });
 
-my $lock = $node->background_psql('postgres');
+my $lock = $node->background_psql('postgres', extra_params => [ '-U', 'whadmin' ]);
 $pid = $lock->query_safe('BEGIN; LOCK TABLE _wh.jobs; SELECT pg_backend_pid()');
 wait_until($node, $launcher_is->('waiting'), 'the launcher finds a table locked');
 run_section('A table of the warehouse is locked', seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });

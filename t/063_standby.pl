@@ -92,7 +92,7 @@ my @calls = split /\n/, sql($standby, q{
 			WHEN t = 'interval'::regtype THEN quote_literal('1 ms') ELSE 'NULL' END, format_type(t, NULL)), ', ' ORDER BY n)
 		FROM unnest(p.proargtypes) WITH ORDINALITY x (t, n)), '') || ')'
 	FROM pg_proc p WHERE p.pronamespace = '_wh'::regnamespace AND p.prorettype <> 'trigger'::regtype ORDER BY 1});
-my %may_say = (fetch_day => '0A000', refuse_to_read => '54000', write_status_page => '55000');
+my %may_say = (fetch_day => '0A000', refuse_to_read => '54000', write_status_page => '55000', orphaned_files => '55000');
 my (@answered, @refused, @other);
 
 foreach my $line (@calls)

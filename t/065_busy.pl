@@ -227,7 +227,7 @@ pass('DROP DATABASE WITH (FORCE) takes it away from under its workers');
 waits_until(sprintf($launcher, 'renamed', q{last_error = 'database "renamed" does not exist'}), 'that it is gone is said', 'postgres');
 ok($source->poll_query_until('postgres', tenant_sessions(), '0'), 'no connection to a tenant is left');
 waits_until(q{SELECT count(*) = 0 FROM _wh.worker_status WHERE backend_type = 'wh_worker worker'}, 'nor a worker', 'postgres');
-is(log_count($node, qr/database "renamed" does not exist/, $offset), 1, 'said once');
+is(log_count($node, qr/waits to start in database "renamed": database "renamed" does not exist/, $offset), 1, 'said once');
 is(log_count($node, qr/ PANIC:  |terminated by signal/, $offset), 0, 'nobody crashed');
 set_databases('wh');
 sql($node, 'CREATE DATABASE wh');

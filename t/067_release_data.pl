@@ -136,6 +136,19 @@ is((enqueue_and_wait($node, "'events', 'shop', '2025-02-10', '2025-02-12', mode 
 is(join(' ', content() =~ /^(public\.events\|.*)$/m), join(' ', $before =~ /^(public\.events\|.*)$/m), 'with the same content');
 sql($node, 'SELECT _wh.pause()');
 $before = facts(1);
+# A public view that refuses to be read calls a function of ours: a server with fewer locks has one.
+sub restart_with
+{
+	my ($connections) = @_;
+
+	$node->append_conf('postgresql.conf', "max_connections = $connections\n");
+	$node->restart;
+	return;
+}
+
+restart_with(4);
+sql($node, "SELECT _wh.update_public_view_by_template('events')");
+fails_with($node, 'SELECT count(*) FROM public.events', '54000', qr/cannot be read/, 'with fewer locks the public view refuses to be read');
 my $calls = 0;
 while ($left ne '0' && $calls++ < 10)
 {
@@ -145,6 +158,8 @@ while ($left ne '0' && $calls++ < 10)
 is($left, '0', 'until nothing is left');
 like($err, qr/0 are left.*HINT:\s+All data is released/s, 'which it says');
 
+like($err, qr/WARNING:\s+view "public.events" refuses no longer to be read.*HINT:\s+Drop it, or raise max_locks_per_transaction/s, 'as it says of the view that refused');
+restart_with(38);
 is(facts(1), $before, 'every relation has the content, the file, the owner, the grants, indexes and comments that it had; so have views');
 is(sql($node, q{SELECT count(*) FROM pg_class WHERE relkind = 'm'}), 0, 'none is a materialized view');
 is(sql($node, q{SELECT count(*) FROM _wh.day_loads}), 0, 'the ledger is empty');

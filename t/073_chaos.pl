@@ -13,7 +13,7 @@ my $seed = $ENV{SEED} // int(rand(1_000_000));
 my $minutes = $ENV{WH_CHAOS_MINUTES};
 my %size =
   $minutes
-  ? (days => 45, servers => 3, seconds => 60 * $minutes, faults => 1_000_000, pause => $ENV{WH_CHAOS_PAUSE} // 7, readers => 3, patience => 600)
+  ? (aloud => 1, days => 45, servers => 3, seconds => 60 * $minutes, faults => 1_000_000, pause => $ENV{WH_CHAOS_PAUSE} // 7, readers => 3, patience => 600)
   : (days => 20, servers => 2, seconds => 40, faults => 12, pause => 2.5, readers => 2, patience => 120);
 
 diag("SEED=$seed");

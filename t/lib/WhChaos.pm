@@ -23,21 +23,23 @@ our @EXPORT = qw(chaos);
 use constant AT_ONCE_MAX => 3;
 
 # Options: seed, seconds (of faults), pause (between two of them, on average),
-# faults (no more than these), readers, patience (to recover), and those of WhChaos::World.
+# faults (no more than these), readers, patience (to recover), aloud, and those of WhChaos::World.
 sub chaos
 {
 	my (%opt) = @_;
 	my $world = WhChaos::World->new(%opt);
 	my $self = bless { %opt, world => $world, active => [], deck => [], done => {} }, __PACKAGE__;
 
+	WhChaos::Checks::be_heard() if $opt{aloud};
 	srand($opt{seed});
 	$self->load_everything;
 	$world->{started} = time();
 	my $readers = WhChaos::Readers->new($world, $opt{readers});
 	$self->fault_after_fault;
 	$self->end_faults(1);
+	$self->look_after_servers;
 	$self->tell(sprintf '%d faults of %d kinds, now all ended', $self->count, scalar keys %{ $self->{done} });
-	note("$_: $self->{done}{$_}") foreach sort keys %{ $self->{done} };
+	WhChaos::Checks::say(join ', ', map { "$_ $self->{done}{$_}" } sort keys %{ $self->{done} });
 	WhChaos::Checks::recovered($world, $opt{patience});
 	$readers->stop;
 	WhChaos::Checks::nobody_saw_anything($readers);
@@ -59,7 +61,7 @@ sub tell
 {
 	my ($self, $what) = @_;
 
-	note(sprintf '%7.1f s  %s', time() - $self->{world}{started}, $what);
+	WhChaos::Checks::say(sprintf '%7.1f s  %s', time() - $self->{world}{started}, $what);
 	return;
 }
 
@@ -83,33 +85,56 @@ sub fault_after_fault
 	my ($self) = @_;
 	my $end = time() + $self->{seconds};
 	my $next = time();
-	my $work = 0;
+	my ($work, $look) = (0, 0);
 
 	while (time() < $end && $self->count < $self->{faults})
 	{
 		$self->end_faults(0);
-		if (time() >= $next && @{ $self->{active} } < AT_ONCE_MAX)
+		if (time() >= $next && $self->may_add_one)
 		{
 			$self->next_fault;
 			$next = time() + $self->{pause} * (0.3 + rand 1.4);
 		}
 		if (time() >= $work)
 		{
-			$self->work;
+			$self->carefully('work', sub { $self->work });
 			$work = time() + 0.3 + rand 0.7;
 		}
-		$self->look_after_server;
+		if (time() >= $look)
+		{
+			$self->look_after_servers;
+			$look = time() + 3;
+		}
 		usleep(50_000);    # poll interval
 	}
 	return;
 }
 
-# Some find nothing to do their harm to: then it is the next one's turn.
+# While a server is away, few of them would find anything.
+sub may_add_one
+{
+	my ($self) = @_;
+	my @active = @{ $self->{active} };
+
+	return @active < AT_ONCE_MAX && !grep { $_->{stopped} && $_->{stopped} eq $self->{world}{warehouse}->name } @active;
+}
+
+# What goes wrong in here is no test's end, but is told at the end.
+sub carefully
+{
+	my ($self, $what, $code) = @_;
+	my @result = eval { $code->() };
+
+	WhChaos::Checks::finding("$what: $@") if $@;
+	return @result;
+}
+
+# Some find nothing to do their harm to: their turn comes later.
 sub next_fault
 {
 	my ($self) = @_;
 
-	while (1)
+	foreach my $attempt (1 .. 5)
 	{
 		$self->{deck} = [ WhChaos::Faults::deck() ] unless @{ $self->{deck} };
 		my $name = shift @{ $self->{deck} };
@@ -117,12 +142,16 @@ sub next_fault
 		my $rest = int rand 2**31;
 
 		srand($seed);
-		my ($what, $seconds, $end) = WhChaos::Faults::cause($self->{world}, $name);
+		my ($what, $seconds, $end, $stopped) = $self->carefully($name, sub { WhChaos::Faults::cause($self->{world}, $name) });
 		srand($rest);
-		next unless defined $what;
+		if (!defined $what)
+		{
+			push @{ $self->{deck} }, $name;
+			next;
+		}
 		$self->{done}{$name}++;
 		$self->tell($what . ($end ? sprintf ' (for %.1f s)', $seconds : ''));
-		push @{ $self->{active} }, { end => $end, until => time() + $seconds, what => $what } if $end;
+		push @{ $self->{active} }, { end => $end, until => time() + $seconds, what => $what, stopped => $stopped } if $end;
 		return;
 	}
 	return;
@@ -138,7 +167,7 @@ sub end_faults
 	{
 		if ($all || time() >= $fault->{until})
 		{
-			$fault->{end}->();
+			$self->carefully($fault->{what}, $fault->{end});
 			$self->tell("over: $fault->{what}");
 		}
 		else { push @{ $self->{active} }, $fault }
@@ -147,15 +176,20 @@ sub end_faults
 }
 
 # As a service manager does: a server that nobody stopped is started again.
-sub look_after_server
+sub look_after_servers
 {
 	my ($self) = @_;
 	my $world = $self->{world};
 
-	return if grep { $_->{what} =~ /the warehouse$|the postmaster$/ } @{ $self->{active} };
-	return if $world->control($world->{warehouse}, 'status');
-	$self->tell('the warehouse is not there; it is started');
-	$world->start_server($world->{warehouse}) or WhChaos::Checks::finding('the warehouse does not start');
+	foreach my $server ($world->{warehouse}, @{ $world->{production} })
+	{
+		my $name = $server->name;
+
+		next if grep { $_->{stopped} && $_->{stopped} eq $name } @{ $self->{active} };
+		next if $world->control($server, 'status');
+		$self->tell("$name is not there; it is started");
+		$world->start_server($server) or WhChaos::Checks::finding("$name does not start");
+	}
 	return;
 }
 

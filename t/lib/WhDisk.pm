@@ -49,8 +49,13 @@ sub leave_room_on
 
 	unlink $filler;
 	return unless defined $bytes;
-	my $size = room_on($disk) - $bytes;
-	system_or_bail('fallocate', '-l', $size, $filler) if $size > 0;
+	my $filled = 0;
+
+	# Others may take some of it meanwhile.
+	while ((my $size = room_on($disk) - $bytes) > 0)
+	{
+		$filled += $size if system("fallocate -o $filled -l $size '$filler' 2>/dev/null") == 0;
+	}
 	return;
 }
 

@@ -379,7 +379,7 @@ sub enqueue_and_wait
 	my ($node, $arguments, $limit) = @_;
 	my $id = sql($node, "SELECT _wh.enqueue_backfill($arguments)");
 	my $state = sql($node, sprintf(
-			"SELECT _wh.wait_for_backfill(%s, '%s')", $id, $limit // '50 s'));
+			"SELECT _wh.wait_for_backfill(%s, '%s')", $id, $limit // ($PostgreSQL::Test::Utils::timeout_default - 10) . ' s'));
 
 	return ($id, $state);
 }

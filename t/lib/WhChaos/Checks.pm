@@ -13,6 +13,19 @@ use WhChaos::World;
 use WhTest;
 
 my @findings;
+my $is_heard = 0;
+
+sub be_heard
+{
+	$is_heard = 1;
+	return;
+}
+
+# What happened: in the log of the test, or for who watches it.
+sub say
+{
+	return $is_heard ? diag(@_) : note(@_);
+}
 
 # Something that was seen when there was no time for a test.
 sub finding
@@ -65,7 +78,7 @@ sub recovered
 	my $well = $world->eventually($patience, sub { my $answer = $world->try_sql($unwell); $left = $answer // $world->{error}; defined $answer && $answer eq '' });
 
 	ok($well, 'everything recovers by itself') or diag(show($left));
-	note(sprintf 'recovered after %.1f s', time() - $begun);
+	say(sprintf 'recovered after %.1f s', time() - $begun);
 	nothing_found('what was promised is there', broken_promises($world));
 	return;
 }
@@ -109,7 +122,7 @@ sub broken_promises
 		push @broken, "backfill $promise->{backfill} of $template at $shop->{name}, day $day: version " . ($versions->{$day} // 'none') . ", $promise->{version} was there"
 		  if ($versions->{$day} // -1) < $promise->{version};
 	}
-	note(scalar(keys %succeeded) . ' backfills succeeded, ' . @{ $world->{promises} } . ' days were changed and asked for');
+	say(scalar(keys %succeeded) . ' backfills succeeded, ' . @{ $world->{promises} } . ' days were changed and asked for');
 	return @broken;
 }
 
@@ -120,7 +133,7 @@ sub nobody_saw_anything
 	my ($readers) = @_;
 	my ($answers, @found) = $readers->findings;
 
-	note("$answers answers were read");
+	say("$answers answers were read");
 	cmp_ok($answers, '>', 0, 'views were read all the while');
 	return nothing_found('no reader saw half a day, a day twice, or an error', @found);
 }
@@ -186,7 +199,7 @@ sub load_changed_days
 				$template, WhChaos::World::literal($shop->{name}), $world->{first}, $day);
 		}
 	}
-	return note("$template: $count changed days are asked for");
+	return say("$template: $count changed days are asked for");
 }
 
 sub content_is_right
@@ -296,23 +309,40 @@ sub nothing_is_left
 	my $launcher = sql($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'wh_worker launcher%'});
 	my ($memory) = slurp_file("/proc/$launcher/smaps_rollup") =~ /^Anonymous:\s+(\d+) kB/m;
 	cmp_ok($memory, '<', 64 * 1024, "the launcher's memory is bounded");
-	note("the launcher has $memory kB of its own");
+	say("the launcher has $memory kB of its own");
 	orphaned_files($world);
 	return;
 }
 
 # A crash in the middle of a load leaves files that no catalog names, as PostgreSQL
-# does; they can only be counted.
+# does.  All of them are reported, and nothing else.
 sub orphaned_files
 {
 	my ($world) = @_;
 	my $node = $world->{warehouse};
-	my %known = map { $_ => 1 } split /\n/, sql($node, 'SELECT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL');
-	sql($node, 'CHECKPOINT');
-	my $database = sql($node, q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
-	my @files = grep { m{/(\d+)(?:_\w+)?(?:\.\d+)?$} && !$known{$1} } glob $node->data_dir . "/base/$database/*";
+	my ($nobodys, $reported) = ('', '');
 
-	return note(scalar(@files) . ' files of loads that a crash ended are nobody\'s');
+	sql($node, 'CHECKPOINT');
+	my $same = $world->eventually(30, sub {
+		$nobodys = join "\n", nobodys_files($node);
+		$reported = join "\n", sort split /\n/, sql($node, 'SELECT path FROM _wh.orphaned_files()');
+		$nobodys eq $reported;
+	});
+	ok($same, 'orphaned_files() reports what crashes left behind') or diag("there are\n$nobodys\nreported are\n$reported");
+	return say(scalar(split /\n/, $nobodys) . ' files of loads that a crash ended are nobody\'s');
+}
+
+sub nobodys_files
+{
+	my ($node) = @_;
+	my %known = map { $_ => 1 } split /\n/, sql($node, 'SELECT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL');
+	my $database = sql($node, q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
+	my $directory = $node->data_dir;
+	my @files = grep { m{/(\d+)(?:_\w+)?(?:\.\d+)?$} && !$known{$1} && -s } glob "$directory/base/$database/* $directory/pg_tblspc/*/PG_*/$database/*";
+
+	s{^\Q$directory\E/}{} foreach @files;
+	@files = sort @files;
+	return @files;
 }
 
 # ---- what the log says -------------------------------------------------
@@ -327,14 +357,14 @@ sub log_is_clean
 	{
 		$signals++ if $line =~ /was terminated by signal 11\b/;
 		push @internal, $line if $line =~ /PANIC:  |TRAP: |terminated by signal (?:4|6|7|8)\b/;
-		next unless $line =~ /\] (?<who>[\w ]+) (?<state>[0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  (?<what>.*)/;
+		next unless $line =~ /\] (?<who>[\w ]+) (?<state>[0-9A-Z]{5}) (?:LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC):  (?<what>.*)/ && $+{state} ne '00000';
 		push @internal, $line if $+{state} =~ /^XX/;
 		my ($who, $state, $what) = @+{qw(who state what)};
 
 		$states{"$state $who"} //= [ 0, $what ];
 		$states{"$state $who"}[0]++;
 	}
-	note(sprintf '%5d x %s: %s', $states{$_}[0], $_, $states{$_}[1]) foreach sort keys %states;
+	say(sprintf '%5d x %s: %s', $states{$_}[0], $_, $states{$_}[1]) foreach sort keys %states;
 	cmp_ok($signals, '<=', $world->{segv}, 'no process crashed that was not made to');
 	return nothing_found('no error of the kind that cannot happen is in the log', @internal);
 }

@@ -1,5 +1,6 @@
 # The faults: each is a function that does it and returns what it did, how long
-# it lasts, and what ends it.  Nothing here looks whether it did harm.
+# it lasts, what ends it, and the server that is not there meanwhile.  Nothing
+# here looks whether it did harm.
 package WhChaos::Faults;
 
 use strict;
@@ -9,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time);
 use WhChaos::Holder;
 use WhChaos::World;
-use WhDisk;
+use WhDisk qw(room_on);
 use WhTest ();
 
 sub literal { return WhChaos::World::literal(@_) }
@@ -90,16 +91,17 @@ sub restart_warehouse
 	my $mode = one_of('immediate', 'immediate', 'fast');
 
 	$world->stop_server($world->{warehouse}, $mode);
-	return ("stop -m $mode of the warehouse", some_time(0, 4), sub { $world->start_server($world->{warehouse}) });
+	return ("stop -m $mode of the warehouse", some_time(0, 4), sub { $world->start_server($world->{warehouse}) }, $world->{warehouse}->name);
 }
 
 sub kill_postmaster
 {
 	my ($world) = @_;
-	my ($pid) = split /\n/, slurp_file($world->{warehouse}->data_dir . '/postmaster.pid');
+	my $file = $world->{warehouse}->data_dir . '/postmaster.pid';
+	my ($pid) = -e $file ? split /\n/, slurp_file($file) : ();
 
-	kill 'KILL', $pid or return;
-	return ("kill -KILL $pid, the postmaster", some_time(0, 2), sub { $world->start_server($world->{warehouse}) });
+	return unless $pid && kill 'KILL', $pid;
+	return ("kill -KILL $pid, the postmaster", some_time(0, 2), sub { $world->start_server($world->{warehouse}) }, $world->{warehouse}->name);
 }
 
 # ---- tenants -----------------------------------------------------------
@@ -111,7 +113,7 @@ sub stop_tenant
 	my $mode = one_of('immediate', 'fast');
 
 	$world->stop_server($server, $mode);
-	return ('stop -m ' . $mode . ' of ' . $server->name, some_time(1, 8), sub { $world->start_server($server) });
+	return ('stop -m ' . $mode . ' of ' . $server->name, some_time(1, 8), sub { $world->start_server($server) }, $server->name);
 }
 
 sub kill_tenant_session
@@ -355,13 +357,24 @@ sub cancel_something
 	return ("$count cancelled of $call");
 }
 
+# The warehouse writes there at the same time, so that it may take more than one try.
 sub fill_disk
 {
 	my ($world) = @_;
 	my $disk = $world->{disk} // return;
+	my $filler = "$disk/../filler";
+	my $room = one_of(0, 8192, 100_000);
 
-	leave_room_on($disk, one_of(0, 8192, 100_000));
-	return ('the disk of the months is full', some_time(2, 8), sub { leave_room_on($disk) });
+	return if -e $filler;
+	foreach my $attempt (1 .. 10)
+	{
+		my $size = room_on($disk) - $room;
+
+		next unless $size > 0 && system("fallocate -l $size '$filler' 2>/dev/null") == 0;
+		return ('the disk of the months is full', some_time(2, 8), sub { unlink $filler });
+	}
+	unlink $filler;
+	return;
 }
 
 # To a later time, often over midnight; or back.
@@ -415,15 +428,10 @@ my %faults = (
 	fill_disk => [ 2, \&fill_disk ],
 	step_clock => [ 2, \&step_clock ]);
 
-sub names
-{
-	return sort keys %faults;
-}
-
 # A deck, shuffled; the caller's random numbers decide how.
 sub deck
 {
-	my @deck = map { ($_) x $faults{$_}[0] } names();
+	my @deck = map { ($_) x $faults{$_}[0] } sort keys %faults;
 
 	foreach my $last (reverse 1 .. $#deck)
 	{

@@ -16,7 +16,7 @@ use Time::HiRes qw(time);
 use WhChaos::World;
 
 # What a client is told when its server, or its session, ends.
-my $server_left = qr/server closed the connection|the database system is (?:starting up|shutting down|in recovery mode|not yet accepting)|terminating connection|connection to server .* failed|could not (?:receive|send) data|no connection to the server|connection to server was lost|connection to client lost|canceling statement due to user request|psql exited with signal/;
+my $server_left = qr/server closed the connection|the database system is (?:starting up|shutting down|in recovery mode|not yet accepting)|terminating connection|connection to server .* failed|could not (?:receive|send) data|no connection to the server|connection to server was lost|connection to client lost|canceling statement due to user request|psql exited with signal|ack Broken pipe/;
 
 sub new
 {
@@ -155,18 +155,20 @@ sub findings
 
 		if ($kind eq 'read') { $answers++ }
 		elsif ($kind eq 'no view' && $self->was_dropped($time, $fields[0])) { next }
+		elsif ($kind eq 'error' && $fields[1] =~ /deadlock detected/ && $self->was_dropped($time, $fields[0], 15)) { next }
 		elsif ($kind eq 'gone' && $self->were_dropped($time, @fields)) { next }
 		else { push @findings, $line }
 	}
 	return ($answers, @findings);
 }
 
-# A person dropped the view, or something below it, with CASCADE, not long ago.
+# A person dropped the view, or something below it, with CASCADE, not long ago; that
+# locks the view below first, so it may also have been a deadlock with who reads both.
 sub was_dropped
 {
-	my ($self, $time, $view) = @_;
+	my ($self, $time, $view, $seconds) = @_;
 
-	return grep { $_->{time} <= $time && $time < $_->{time} + 180 && $view =~ /\b\Q$_->{template}\E$/ } @{ $self->{world}{dropped} };
+	return grep { $_->{time} <= $time && $time < $_->{time} + ($seconds // 180) && $view =~ /\b\Q$_->{template}\E$/ } @{ $self->{world}{dropped} };
 }
 
 sub were_dropped

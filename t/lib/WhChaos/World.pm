@@ -16,7 +16,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 use WhChaos::Proxy;
-use WhDisk;
+use WhDisk qw(small_disk);
 use WhTest;
 
 use constant TEMPLATES => ('sales', 'visits');
@@ -68,7 +68,7 @@ sub new
 sub make_tenants
 {
 	my ($self) = @_;
-	my @servers = map { new_tenant("chaos_production_$_", conf => { autovacuum_naptime => "'10s'" }) } 1 .. $self->{servers};
+	my @servers = map { new_tenant("chaos_production_$_", conf => { restart_after_crash => 'on' }) } 1 .. $self->{servers};
 
 	$self->{production} = \@servers;
 	foreach my $n (1 .. $self->{tenants})
@@ -204,7 +204,7 @@ sub try_sql
 	my ($status, $out, $err);
 
 	eval {
-		$self->{warehouse}->psql('postgres', "SET lock_timeout = '5s';\n$query", stdout => \$out, stderr => \$err,
+		$self->{warehouse}->psql('postgres', "SET lock_timeout = '5s'; SET statement_timeout = '8s';\n$query", stdout => \$out, stderr => \$err,
 			timeout => $timeout // 30, timed_out => \$timed_out, on_error_stop => 1) == 0 and $status = 1;
 		1;
 	} or $err = $@;
@@ -268,7 +268,7 @@ sub stop_server
 	my ($self, $node, $mode) = @_;
 
 	$self->thaw;
-	$self->control($node, '-w', '-m', $mode, 'stop')
+	$self->control($node, '-w', '-m', $mode, 'stop') || !$self->control($node, 'status')
 	  or push @{ $self->{findings} }, 'stop -m ' . $mode . ' of ' . $node->name . ' did not end';
 	return;
 }
