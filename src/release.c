@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
@@ -24,6 +25,7 @@
 #include "nodes/pg_list.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "audit.h"
 #include "budget.h"
@@ -105,15 +107,27 @@ lock_warehouse(void)
  * day that a person renamed, or that retention has detached.
  */
 #define DAYS_DEFINED_BY_US \
-"SELECT DISTINCT c.oid, c.relispopulated FROM pg_catalog.pg_depend d" \
+"SELECT DISTINCT c.oid FROM pg_catalog.pg_depend d" \
 "  JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid" \
 "  JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relkind = 'm'" \
 " WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass" \
 "   AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass" \
 "   AND d.refobjid = '_wh.fetch_day(pg_catalog.text, pg_catalog.text, pg_catalog.date)'::pg_catalog.regprocedure"
 
+static bool
+has_content(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relispopulated;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
+/* With its lock: nobody empties it any more, or gives it away. */
 static void
-check_day(Oid relid, bool has_content)
+check_day(Oid relid)
 {
 	if (!WH_OWNS_RELATION(relid, GetUserId()))
 		ereport(ERROR,
@@ -121,7 +135,7 @@ check_day(Oid relid, bool has_content)
 				 errmsg("must be owner of materialized view %s", wh_relation_name(relid)),
 				 errhint("Run ALTER MATERIALIZED VIEW %s OWNER TO %s.", wh_relation_name(relid),
 						 wh_quote(GetUserNameFromId(GetUserId(), false)))));
-	if (!has_content)
+	if (!has_content(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("materialized view %s has no content", wh_relation_name(relid)),
@@ -140,25 +154,34 @@ make_tables(Release *release)
 
 	n = wh_query_latest(DAYS_DEFINED_BY_US " ORDER BY c.oid LIMIT $1", lengthof(args), args);
 	for (uint64 i = 0; i < n; i++)
-	{
-		check_day(wh_get_oid(i, 1), wh_get_bool(i, 2));
 		relids = lappend_oid(relids, wh_get_oid(i, 1));
-	}
+	release->made = 0;
 	foreach(cell, relids)
 	{
 		CHECK_FOR_INTERRUPTS();
 		LockRelationOid(lfirst_oid(cell), ShareUpdateExclusiveLock);
-		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_MATVIEW)
-			wh_release_make_table(lfirst_oid(cell));
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_MATVIEW)
+			continue;
+		check_day(lfirst_oid(cell));
+		wh_release_make_table(lfirst_oid(cell));
+		release->made++;
 	}
-	release->made = (int64) n;
 	wh_query_latest("SELECT pg_catalog.count(*) FROM (" DAYS_DEFINED_BY_US ") left_", 0, NULL);
 	release->left = wh_get_int8(0, 1);
 }
 
 /* ---- views ---- */
 
-/* Nobody would look into the relations themselves for what is in no view. */
+static bool
+is_schema(const char *name)
+{
+	return OidIsValid(get_namespace_oid(name, true));
+}
+
+/*
+ * Nobody would look into the relations themselves for what is in no view.  Who
+ * has dropped the schema of a tenant wants no view in it.
+ */
 static void
 publish(const char *template_name)
 {
@@ -167,6 +190,8 @@ publish(const char *template_name)
 
 	foreach(cell, wh_publish_waiting_schemas(template_name, CurrentMemoryContext))
 	{
+		if (!is_schema(lfirst(cell)))
+			continue;
 		wh_publish_tenant_view(template_name, lfirst(cell));
 		wh_publish_counters(template_name, lfirst(cell));
 	}
@@ -266,7 +291,8 @@ let_go(const Subscription *subscription)
 	WhArg		args[] = {WH_TEXT(subscription->template_name), WH_TEXT(subscription->schema)};
 
 	warn_of_days_kept_out(subscription);
-	move_out(wh_tree_part(subscription->template_name, subscription->schema), subscription->schema);
+	move_out(wh_tree_part(subscription->template_name, subscription->schema),
+			 is_schema(subscription->schema) ? subscription->schema : "public");
 	wh_schedule_unsubscription(subscription->template_name, subscription->tenant_name, subscription->schema);
 	wh_query("UPDATE _wh.tenant_templates SET active = false, view_oid = NULL, part_oid = NULL,"
 			 "   locks = 0, refused_days = 0"

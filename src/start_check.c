@@ -2,9 +2,9 @@
  * start_check.c: whether a worker that is asked for could connect.
  *
  * The launcher is connected, but what let it in may be gone since: the role may no longer
- * log in, or connect to the database, or has all the connections it may have.  A
- * worker would die of that, FATAL, again and again.  So the launcher looks
- * first, says what is wrong and looks again.
+ * log in, or connect to the database.  A worker would die of that, FATAL, again
+ * and again.  So the launcher looks first, says what is wrong and looks again.
+ * Connection limits are not for background processes.
  *
  * Called by the launcher before it starts a worker.  Reads catalogs only.
  */
@@ -14,7 +14,6 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -39,8 +38,6 @@ role_problem(void)
 	role = (Form_pg_authid) GETSTRUCT(tuple);
 	if (!role->rolcanlogin)
 		problem = psprintf("role \"%s\" is not permitted to log in", NameStr(role->rolname));
-	else if (role->rolconnlimit >= 0 && CountUserBackends(GetUserId()) >= role->rolconnlimit)
-		problem = psprintf("role \"%s\" has all the connections that it may have", NameStr(role->rolname));
 	ReleaseSysCache(tuple);
 	return problem;
 }

@@ -22,6 +22,9 @@ add_events_template($node, 'leaves');
 add_events_template($node, 'not "used');
 sql($node, "UPDATE _wh.mv_templates SET layout = 'partitions', date_column = 'at', tenant_isolation = true WHERE template_name = 'leaves'");
 add_tenant($node, $_, $source, templates => [ 'events', 'leaves', 'not "used' ], start_date => $first) foreach 'shop', $odd;
+add_events_template($node, $_) foreach 'vanished', 'vanishing';
+sql($node, "UPDATE _wh.mv_templates SET layout = 'partitions', date_column = 'at' WHERE template_name = 'vanishing'");
+add_tenant($node, 'gone', $source, templates => [ 'vanished', 'vanishing' ], start_date => $first);
 sql($node, 'SELECT _wh.pause_schedule(name) FROM _wh.schedules');
 
 # ---- DROP EXTENSION, empty, and while a backfill runs -----------------
@@ -54,6 +57,11 @@ is(sql($node, "SELECT _wh.wait_for_backfill($id, '120 s')"), 'succeeded', 'the b
 (undef, my $state) = enqueue_and_wait($node, "'events', '" . $odd =~ s/'/''/gr . "', '$first', '2025-03-31'");
 is($state, 'succeeded', 'another tenant');
 is(sql($node, "SELECT _wh.create_combined_table_from_template_by_month('events', 'shop', 'shop', 2025, 1)->>'status'"), 'combined', 'a month is a table');
+
+# A person drops the schema of a tenant, with all that depends on it.
+is((enqueue_and_wait($node, "'$_', 'gone', '$first', '$first'"))[1], 'succeeded', "a day of $_") foreach 'vanished', 'vanishing';
+sql($node, 'DROP SCHEMA gone CASCADE');
+wait_until($node, q{SELECT count(*) = 2 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname IN ('vanished', 'vanishing')}, 'its public views are there again');
 
 # ---- what people have made of it --------------------------------------
 
@@ -164,8 +172,9 @@ is(facts(1), $before, 'every relation has the content, the file, the owner, the 
 is(sql($node, q{SELECT count(*) FROM pg_class WHERE relkind = 'm'}), 0, 'none is a materialized view');
 is(sql($node, q{SELECT count(*) FROM _wh.day_loads}), 0, 'the ledger is empty');
 is(sql($node, q{SELECT count(*) FILTER (WHERE active) || ' ' || sum(days) || ' ' || sum(bytes) FROM _wh.tenant_templates}), '0 0 0', 'no subscription is active, or has days');
-is(sql($node, q{SELECT string_agg(n.nspname || '.' || c.relname, ', ' ORDER BY n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relkind = 'p'}),
-	"$odd.leaves tree $odd, public.leaves tree, shop.leaves tree shop", 'trees are where their data is');
+is(sql($node, q{SELECT string_agg(n.nspname || '.' || c.relname, ', ' ORDER BY n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relkind = 'p'}),
+	"$odd.leaves tree $odd, public.leaves tree, public.vanishing tree, public.vanishing tree gone, shop.leaves tree shop",
+	'trees are where their data is, or in public if their schema is gone');
 is(sql($node, 'SET client_min_messages = warning; SELECT _wh.release_data()'), '0', 'called again it finds nothing to do');
 sql($node, q{INSERT INTO shop.events_2025_02_02 SELECT * FROM shop.events_2025_02_02; VACUUM FULL shop.events_2025_02_02; REINDEX TABLE shop.events_2025_02_02; ANALYZE shop.events_2025_02_02});
 is(sql($node, 'SELECT count(*) FROM shop.events_2025_02_02'), 6, 'a day can be written, vacuumed and analyzed as any table');
