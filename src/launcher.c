@@ -251,6 +251,8 @@ recover_job(int64 job_id)
 {
 	wh_begin_transaction();
 	wh_queue_recover(job_id);
+	/* one that was not claimed yet is queued still, and nobody else tells of it */
+	wh_queue_read(job_id, job_id, add_queued, NULL);
 	wh_commit_transaction(cycle_context);
 }
 

@@ -178,9 +178,20 @@ all_is_there('after all that every day is there once');
 
 fails_with($node, 'DROP OWNED BY whadmin CASCADE', '2BP01', qr/because extension wh_worker requires it/, 'DROP OWNED BY the admin role is refused', 'wh');
 fails_with($node, 'DROP ROLE whadmin', '2BP01', qr/cannot be dropped because some objects depend on it/, 'DROP ROLE of the admin role is refused', 'wh');
+
+# Workers grant to it meanwhile: PostgreSQL may say so, and a person tries again.
+sub drop_reader
+{
+	foreach (1 .. 50)
+	{
+		return 1 if $node->psql('wh', 'DROP OWNED BY phood_ro; REVOKE ALL ON DATABASE wh FROM phood_ro') == 0 &&
+			$node->psql('postgres', 'DROP OWNED BY phood_ro; DROP ROLE phood_ro') == 0;
+	}
+	return 0;
+}
+
 $id = is_under_way('events');
-in_wh('DROP OWNED BY phood_ro; REVOKE ALL ON DATABASE wh FROM phood_ro');
-sql($node, 'DROP OWNED BY phood_ro; DROP ROLE phood_ro');
+ok(drop_reader(), 'the reader role is dropped while it runs');
 ends_well($id, 'without the reader role all goes on');
 sql($node, 'CREATE ROLE phood_ro LOGIN');
 in_wh('SELECT _wh.apply_grants()');
@@ -191,6 +202,20 @@ $id = is_under_way('events');
 sql($node, 'ALTER ROLE whadmin RENAME TO away');
 ends_well($id, 'the admin role is renamed, and what runs goes on');
 sql($node, 'ALTER ROLE away RENAME TO whadmin');
+
+# A worker that is ended before it has claimed its job: the next one has it at once.
+in_wh(q{CREATE FUNCTION public.stall() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END';
+	CREATE TRIGGER stall BEFORE UPDATE ON _wh.jobs FOR EACH ROW WHEN (OLD.state = 'queued' AND NEW.state = 'running') EXECUTE FUNCTION public.stall()});
+my $waiting = q{SELECT count(*) = %d FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted};
+my $gate = $node->background_psql('wh');
+$gate->query_safe('SELECT pg_advisory_lock(4711)');
+$id = in_wh("SELECT _wh.enqueue_backfill('events', 'shop', '$first', '$first', mode => 'all')");
+waits_until(sprintf($waiting, 1), 'a worker is about to claim a job');
+end_workers();
+waits_until(sprintf($waiting, 0), 'it is ended');
+$gate->quit;
+in_wh('DROP TRIGGER stall ON _wh.jobs');
+is(in_wh("SELECT _wh.wait_for_backfill($id, '45 s')"), 'succeeded', 'its job does not wait until the queue is read anew');
 
 # ---- the database ------------------------------------------------------
 
@@ -209,6 +234,7 @@ is($jobs, 'succeeded', 'no job is lost');
 $id = in_wh("SELECT _wh.enqueue_backfill('leaves', NULL, '$first', '$last', mode => 'all')", 'renamed');
 my $directory = PostgreSQL::Test::Utils::tempdir();
 sql($node, "CREATE TABLESPACE elsewhere LOCATION '$directory'");
+waits_until(sprintf($launcher, 'renamed', 'pid IS NOT NULL'), 'a launcher is there', 'postgres');
 fails_with($node, 'ALTER DATABASE renamed SET TABLESPACE elsewhere', '55006', qr/is being accessed by other users/, 'SET TABLESPACE while it runs is refused');
 set_databases('');
 is_left('renamed');
