@@ -314,7 +314,9 @@ make_view(void *arg)
 
 /*
  * The first look is without the advisory lock: whoever holds it may be waiting
- * for a tenant view that this transaction has replaced.
+ * for a tenant view that this transaction has replaced.  What it sees may be from
+ * before and after somebody else's commit, so that it can only say that there is
+ * nothing to do: a view that is not the one remembered may have been made just now.
  */
 static bool
 publish_public_view(const char *template_name)
@@ -324,8 +326,7 @@ publish_public_view(const char *template_name)
 	Oid			known_oid = wh_publish_read_public_view(&view, tmpl);
 
 	check_schema_name_is_free(&view);
-	wh_view_check_is_ours(&view, known_oid);
-	if (wh_view_is_up_to_date(&view))
+	if (view.relid == known_oid && wh_view_is_up_to_date(&view))
 		return false;
 	wh_publish_lock(template_name, NULL);
 	tmpl = wh_template_read(template_name);

@@ -149,6 +149,22 @@ $person->quit;
 is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'and succeeds when he has left');
 sql($node, "ALTER SYSTEM RESET wh_worker.max_attempts; SELECT pg_reload_conf()");
 
+# ---- a public view that somebody else makes, while we look whether it is there
+
+add_events_template($node, 'looked_at');
+is(sql($node, once('looked_at', 'shop_1', $first)), 't', 'a day and its public view');
+my $maker = $node->background_psql('postgres');
+my $looker = $node->background_psql('postgres', on_error_stop => 0);
+my $looker_pid = $looker->query_safe('SELECT pg_backend_pid()');
+$maker->query_safe('BEGIN; LOCK TABLE _wh.tenant_templates IN ACCESS EXCLUSIVE MODE; DROP VIEW public.looked_at');
+$looker->query_until(qr/begun/, "\\echo begun\nCREATE TABLE looked AS SELECT _wh.update_public_view_by_template('looked_at') AS done;\n");
+wait_until($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $looker_pid", 'a publication is kept from seeing all of it at once');
+$maker->query_safe("SELECT _wh.update_public_view_by_template('looked_at'); COMMIT");
+$maker->quit;
+wait_until($node, "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $looker_pid", 'and goes on');
+is(sql($node, "SELECT count(*) FROM pg_class WHERE relname = 'looked'"), 1, 'it takes the view that was made meanwhile for ours');
+$looker->quit;
+
 # ---- another date column while the first day of a tree is loaded
 
 add_events_template($node, 'two', columns => 'id INTEGER, at TIMESTAMP, at2 TIMESTAMP', indexes => '',

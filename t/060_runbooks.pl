@@ -405,7 +405,7 @@ run_section('A disk is full',
 my $lock = $node->background_psql('postgres', extra_params => [ '-U', 'whadmin' ]);
 $pid = $lock->query_safe('BEGIN; LOCK TABLE _wh.jobs; SELECT pg_backend_pid()');
 wait_until($node, $launcher_is->('waiting'), 'the launcher finds a table locked');
-run_section('A table of the warehouse is locked', seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });
+run_section('A table of the warehouse is locked', superuser => { 1 => 1 }, seen => { 0 => qr/^wh_worker launcher\|waiting\|table "_wh\.jobs" is locked by process $pid\|$pid\|/m });
 wait_until($node, $launcher_is->('idle'), 'it goes on');
 $lock->{run}->finish if $lock->{run};
 

@@ -85,10 +85,13 @@ my $query = q{
 	INSERT INTO fact SELECT format('%s statistics %s', what, s.stxname), pg_get_statisticsobjdef(s.oid)
 		FROM relation r JOIN pg_statistic_ext s ON s.stxrelid = r.oid;
 
+	-- arrays are as their elements; from 17 on the row types of relations are members too
 	INSERT INTO fact SELECT 'type ' || t.oid::regtype, concat_ws(', ', t.typtype, pg_get_userbyid(t.typowner), pg_temp.rights(t.typacl), format_type(t.typbasetype, t.typtypmod), t.typnotnull, t.typdefault,
 			(SELECT string_agg(enumlabel, ' ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid),
 			(SELECT string_agg(pg_get_constraintdef(k.oid), ' ' ORDER BY conname) FROM pg_constraint k WHERE contypid = t.oid))
-		FROM pg_type t WHERE t.oid IN (SELECT objid FROM member WHERE classid = 'pg_type'::regclass);
+		FROM pg_type t WHERE t.oid IN (SELECT objid FROM member WHERE classid = 'pg_type'::regclass)
+		AND coalesce((SELECT relkind FROM pg_class c WHERE c.oid = t.typrelid), 'c') = 'c'
+		AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid);
 
 	SELECT json_agg(json_build_array(what, coalesce(how, '')) ORDER BY what COLLATE "C", how COLLATE "C") FROM fact;
 };

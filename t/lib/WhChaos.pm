@@ -90,7 +90,7 @@ sub fault_after_fault
 	while (time() < $end && $self->count < $self->{faults})
 	{
 		$self->end_faults(0);
-		if (time() >= $next && $self->may_add_one)
+		if (time() >= $next && @{ $self->{active} } < AT_ONCE_MAX && $self->is_there)
 		{
 			$self->next_fault;
 			$next = time() + $self->{pause} * (0.3 + rand 1.4);
@@ -110,13 +110,12 @@ sub fault_after_fault
 	return;
 }
 
-# While a server is away, few of them would find anything.
-sub may_add_one
+# Whether the warehouse is: else few faults would find anything, and few could end.
+sub is_there
 {
 	my ($self) = @_;
-	my @active = @{ $self->{active} };
 
-	return @active < AT_ONCE_MAX && !grep { $_->{stopped} && $_->{stopped} eq $self->{world}{warehouse}->name } @active;
+	return !grep { $_->{stopped} && $_->{stopped} eq $self->{world}{warehouse}->name } @{ $self->{active} };
 }
 
 # What goes wrong in here is no test's end, but is told at the end.
@@ -157,15 +156,18 @@ sub next_fault
 	return;
 }
 
+# The servers first: with one away, nothing else can be put right.
 sub end_faults
 {
 	my ($self, $all) = @_;
-	my @active = @{ $self->{active} };
+	my @active = sort { !!$b->{stopped} <=> !!$a->{stopped} } @{ $self->{active} };
 
 	$self->{active} = [];
 	foreach my $fault (@active)
 	{
-		if ($all || time() >= $fault->{until})
+		my $is_over = $all || time() >= $fault->{until} && ($fault->{stopped} || $self->is_there);
+
+		if ($is_over)
 		{
 			$self->carefully($fault->{what}, $fault->{end});
 			$self->tell("over: $fault->{what}");
