@@ -4,7 +4,8 @@
 -- its triggers off, or add rows that they never see, and a function's owner can
 -- replace it. What only a superuser may allow would then be anybody's who owns it;
 -- and a superuser who writes a row, or calls such a function, would run what
--- admin_role made of it. No REFERENCES: a foreign key that cascades has whoever
+-- admin_role made of it. What others have put into the schema is none of ours, and
+-- stays as it is when a version is updated. No REFERENCES: a foreign key that cascades has whoever
 -- deletes a tenant write to a table with triggers of somebody else's.
 DO $$
 DECLARE
@@ -16,6 +17,8 @@ BEGIN
 			c.oid = '_wh.tenant_connections'::regclass AS stays
 		FROM pg_catalog.pg_class c
 		WHERE c.relnamespace = '_wh'::regnamespace AND c.relkind IN ('r', 'v')
+		AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+			WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 	LOOP
 		IF NOT object.stays THEN
 			EXECUTE format('ALTER %s %s OWNER TO %I', object.kind, object.name, admin_role);
@@ -28,6 +31,8 @@ BEGIN
 		SELECT p.oid::regprocedure::text AS name, NOT p.prosecdef AS stays,
 			NOT p.prosecdef AND p.prorettype <> 'trigger'::regtype AS is_lent
 		FROM pg_catalog.pg_proc p WHERE p.pronamespace = '_wh'::regnamespace
+		AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+			WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 	LOOP
 		IF NOT object.stays THEN
 			EXECUTE format('ALTER FUNCTION %s OWNER TO %I', object.name, admin_role);

@@ -12,7 +12,8 @@
  * file that has not changed since before all running transactions began was made
  * by one that has ended, so that this snapshot has its row if it was committed.
  * Transactions that are prepared have nobody who runs them: their rows are
- * looked for as well.  The first file of a dropped relation stays, empty, until
+ * looked for as well, and first, so that those of one that is committed meanwhile
+ * are seen by the snapshot.  The first file of a dropped relation stays, empty, until
  * a checkpoint, and if it was empty before, no time tells when it was dropped:
  * empty files, which take no room, are left out.
  *
@@ -36,6 +37,7 @@
 #include "storage/fd.h"
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/relmapper.h"
 #include "utils/snapmgr.h"
@@ -231,18 +233,21 @@ mark_rows(HTAB *files, Relation rel, Snapshot snapshot)
 	table_endscan(scan);
 }
 
-/* As it is committed now, and what is not committed yet. */
+/* What is not committed yet, and then all as it is committed. */
 static void
 mark_all_known(HTAB *files)
 {
 	Relation	rel = table_open(RelationRelationId, AccessShareLock);
-	Snapshot	committed = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	committed;
 	SnapshotData dirty;
 
-	mark_rows(files, rel, committed);
-	UnregisterSnapshot(committed);
+	/* The map of the catalogs too; whoever has pg_class open already is not told by opening it. */
+	AcceptInvalidationMessages();
 	InitDirtySnapshot(dirty);
 	mark_rows(files, rel, &dirty);
+	committed = RegisterSnapshot(GetLatestSnapshot());
+	mark_rows(files, rel, committed);
+	UnregisterSnapshot(committed);
 	table_close(rel, AccessShareLock);
 }
 

@@ -427,9 +427,13 @@ run_section('Files that a crash has left',
 	before => sub {
 		PostgreSQL::Test::Utils::append_to_file("$data/$directory/$_", 'x' x 8192) foreach '987654', '987654_fsm';
 		wait_until($node, 'SELECT count(*) = 2 FROM _wh.orphaned_files()', 'there are such files');
+		# of a relation there, for all that anybody knows
+		PostgreSQL::Test::Utils::append_to_file($source->data_dir . "/$directory/987654", 'x');
 	},
+	env => { 1 => { PGDATA => $source->data_dir } },
 	seen => { 0 => qr{^pg_default\|\Q$directory\E/987654\|8192\|}m });
 ok(!-e "$data/$directory/987654" && !-e "$data/$directory/987654_fsm", 'they are removed');
+ok(-e $source->data_dir . "/$directory/987654", 'and nothing of another cluster that PGDATA names');
 is(sql($node, 'SELECT count(*) FROM _wh.orphaned_files()'), 0, 'and there is none');
 
 # ---- all of it ---------------------------------------------------------

@@ -86,6 +86,16 @@ my ($data, $rows) = (contents(@questions), contents(keys %tables));
 
 # ---- the update --------------------------------------------------------
 
+# What people have put into our schema is not ours.
+my $strangers = q{SELECT string_agg(concat_ws(' ', what, pg_get_userbyid(owner), acl), E'\n' ORDER BY what) FROM
+	(SELECT relname, relowner, relacl FROM pg_class WHERE relnamespace = '_wh'::regnamespace AND relname ~ '^by_hand'
+	UNION ALL SELECT proname, proowner, proacl FROM pg_proc WHERE pronamespace = '_wh'::regnamespace AND proname ~ '^by_hand') AS s(what, owner, acl)};
+sql($node, q{CREATE TABLE _wh.by_hand_table (a integer); GRANT SELECT ON _wh.by_hand_table TO PUBLIC; CREATE VIEW _wh.by_hand_view AS SELECT 1 AS a;
+	CREATE AGGREGATE _wh.by_hand_sum(integer) (sfunc = int4pl, stype = integer); CREATE PROCEDURE _wh.by_hand_procedure() LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+	CREATE FUNCTION _wh.by_hand_function() RETURNS integer LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'});
+my $by_hand = sql($node, $strangers);
+is(scalar(() = $by_hand =~ /^by_hand/mg), 5, 'there are such things');
+
 pretend_to_be('0.9');
 my ($status, $out, $err) = $node->psql('postgres', 'SET ROLE whadmin; ALTER EXTENSION wh_worker UPDATE');
 like($err, qr/must be owner of extension wh_worker/, 'the admin role cannot update');
@@ -93,6 +103,9 @@ sql($node, 'ALTER EXTENSION wh_worker UPDATE');
 is(sql($node, q{SELECT extversion FROM pg_extension WHERE extname = 'wh_worker'}), $version, 'it is updated');
 is_deeply(contents(@questions), $data, 'no day has changed, nor its file');
 is_deeply(contents(keys %tables), $rows, 'nor any row of ours');
+is(sql($node, $strangers), $by_hand, 'nor what is not ours');
+is(sql($node, q{SELECT count(*) FROM pg_init_privs p WHERE p.objoid IN (SELECT oid FROM pg_class WHERE relname ~ '^by_hand' UNION ALL SELECT oid FROM pg_proc WHERE proname ~ '^by_hand')}),
+	'0', 'whose rights are dumped as before');
 
 $node->safe_psql('postgres', 'CREATE DATABASE fresh');
 $node->safe_psql('fresh', 'CREATE EXTENSION wh_worker');
