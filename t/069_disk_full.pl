@@ -18,7 +18,9 @@ my $megabyte = 1024 * 1024;
 my $source = new_tenant('source');
 my $node = new_warehouse(
 	create_extension => 0,
-	conf => { 'wh_worker.databases' => "'template1'", 'wh_worker.max_attempts' => 1000, 'wh_worker.catchup_days' => 1000, autovacuum => 'off' });
+	conf => { 'wh_worker.databases' => "'template1'", 'wh_worker.max_attempts' => 1000, 'wh_worker.catchup_days' => 1000, autovacuum => 'off',
+		# what compares the content must not need room for temporary files
+		work_mem => "'64MB'" });
 
 # Each day takes some 3 MB, and its index another 1.
 create_events($source, '2025-03-01', 6, 3000, width => 900);
