@@ -231,9 +231,13 @@ sub call_all
 
 sub contexts_of_session
 {
-	my $list = $session->query_safe(q{SELECT string_agg(name || '=' || n, ',')
-		FROM (SELECT name, count(*) AS n FROM pg_backend_memory_contexts
-			WHERE name <> 'CachedPlan' AND (parent IS DISTINCT FROM 'CacheMemoryContext' OR name LIKE 'CachedPlan%') GROUP BY name) AS by_name});
+	# 18 has the parents of a context by their numbers.
+	my $parent = $node->pg_version < 18 ? 'c.parent' :
+	  '(SELECT p.name FROM contexts p WHERE p.path[p.level] = c.path[c.level - 1])';
+	my $list = $session->query_safe(qq{WITH contexts AS (SELECT * FROM pg_backend_memory_contexts)
+		SELECT string_agg(name || '=' || n, ',')
+		FROM (SELECT name, count(*) AS n FROM contexts c
+			WHERE name <> 'CachedPlan' AND ($parent IS DISTINCT FROM 'CacheMemoryContext' OR name LIKE 'CachedPlan%') GROUP BY name) AS by_name});
 
 	return { map { split /=/ } split /,/, $list };
 }
