@@ -152,8 +152,8 @@ wait_until($node, "SELECT lag_tenant > '0' AND lag_queue + lag_run < '1 min' FRO
 # No job finds out meanwhile that it is still down, which would make the retry a later one.
 sql($node, 'SELECT _wh.pause()');
 wait_until($node, "SELECT count(*) = 0 FROM _wh.jobs WHERE state = 'running'", 'nothing runs');
-sql($node, 'SELECT _wh.resume(); UPDATE _wh.tenant_failures SET first_failure_at = first_failure_at - interval \'90 min\', retry_at = now() + interval \'10 min\', last_failure_at = now();
-	UPDATE _wh.jobs SET enqueued_at = enqueued_at - interval \'90 min\', first_started_at = first_started_at - interval \'90 min\' WHERE state = \'queued\'');
+sql($node, 'BEGIN; SELECT _wh.resume(); UPDATE _wh.tenant_failures SET first_failure_at = first_failure_at - interval \'90 min\', retry_at = now() + interval \'10 min\', last_failure_at = now();
+	UPDATE _wh.jobs SET enqueued_at = enqueued_at - interval \'90 min\', first_started_at = first_started_at - interval \'90 min\' WHERE state = \'queued\'; COMMIT');
 fresh_is("lag_tenant BETWEEN '1:30' AND '1:32', lag = lag_schedule + lag_queue + lag_tenant + lag_run", 't | t', 'out of reach for 90 minutes: these are the tenant\'s');
 fresh_is("predicted_at - complete_until - lag BETWEEN '1:30' AND '1:32'", 't', 'and it is expected to be so for as long again');
 fresh_is(at('due_at') . ', freshness', '10 22:30 | fresh', 'which is early enough');
@@ -263,8 +263,8 @@ sql($node, "UPDATE _wh.tenant_templates SET queue_seconds = 1 WHERE template_nam
 $production->stop;
 sql($node, "UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh events shop'");
 wait_until($node, "SELECT count(*) = 1 FROM _wh.tenant_failures WHERE retry_at IS NOT NULL", 'the tenant is set aside again');
-sql($node, "UPDATE _wh.tenant_failures SET retry_at = now() + interval '1 hour', last_failure_at = now(), first_failure_at = now() - interval '3 hours'");
-sql($node, "UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh more shop'");
+sql($node, "BEGIN; UPDATE _wh.tenant_failures SET retry_at = now() + interval '1 hour', last_failure_at = now(), first_failure_at = now() - interval '3 hours';
+	UPDATE _wh.schedules SET next_run = '2025-07-11 20:30:30+00' WHERE name = 'refresh more shop'; COMMIT");
 wait_for_job($node, "template_name = 'more' AND kind = 'refresh' AND schedule_id IS NOT NULL", 'queued', 'a job that nobody tries');
 sql($node, "UPDATE _wh.jobs SET enqueued_at = enqueued_at - interval '3 hours' WHERE template_name = 'more' AND state = 'queued'");
 $production->start;

@@ -32,31 +32,50 @@ my %after;
 
 # ---- moments -------------------------------------------------------------
 
-my %backfill = map { $_ => sql($node, "SELECT _wh.enqueue_backfill('$_', NULL, '$first', '$last')") } @templates;
 my %target;
 
-# What the query says when that backfill has loaded so many days, and is not done.
+# The ledger itself notes each, within the load that makes it so many days: who
+# asks from outside may be told when all is over.
+sql($node, q{CREATE TABLE moments (what text PRIMARY KEY, template text, days int, since timestamptz DEFAULT clock_timestamp(), at timestamptz, lsn pg_lsn);
+	CREATE FUNCTION note_moments() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+	BEGIN
+		UPDATE moments m SET at = clock_timestamp(), lsn = pg_create_restore_point(m.what)
+		WHERE m.template = new.template_name AND m.at IS NULL
+		AND m.days <= (SELECT count(*) FROM _wh.day_loads d WHERE d.template_name = m.template AND d.loaded_at > m.since);
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER note_moments AFTER INSERT OR UPDATE OF loaded_at ON _wh.day_loads FOR EACH ROW EXECUTE FUNCTION note_moments()});
+
 sub at_moment
 {
-	my ($template, $days, $query) = @_;
+	my ($what, $template, $days) = @_;
 
-	ok($node->poll_query_until('postgres', "SELECT days_done >= $days FROM _wh.backfill_progress WHERE backfill_id = $backfill{$template}"),
-		"$days days of $template are loaded");
-	return sql($node, $query);
+	sql($node, "INSERT INTO moments (what, template, days) VALUES ('$what', '$template', $days)");
+	return;
 }
 
-at_moment('events', 20, "SELECT pg_create_restore_point('some days')");
-$target{'a restore point'} = "recovery_target_name = 'some days'";
-$target{'a time'} = sprintf "recovery_target_time = '%s'", at_moment('leaves', 10, 'SELECT clock_timestamp()');
+sub moment
+{
+	my ($what, $column) = @_;
+
+	return sql($node, "SELECT $column FROM moments WHERE what = '$what'");
+}
+
+at_moment('a restore point', 'events', 20);
+at_moment('a time', 'leaves', 10);
+my %backfill = map { $_ => sql($node, "SELECT _wh.enqueue_backfill('$_', NULL, '$first', '$last')") } @templates;
 is(sql($node, "SELECT _wh.wait_for_backfill($backfill{$_}, '100 s')"), 'succeeded', "the backfill of $_ ends") foreach @templates;
+
+$target{'a restore point'} = "recovery_target_name = 'a restore point'";
+$target{'a time'} = sprintf "recovery_target_time = '%s'", moment('a time', 'at');
 
 # Days are loaded again, over those that are there.
 sql($source, "UPDATE events SET kind = 'changed'");
 %after = map { $_ => 1 } split /\n/, sql($source, $of_tenant);
+at_moment('a place in the WAL', 'leaves', 20);
 my $again = sql($node, "SELECT _wh.enqueue_backfill('leaves', NULL, '$first', '2025-03-31', mode => 'all')");
-ok($node->poll_query_until('postgres', "SELECT days_done >= 20 FROM _wh.backfill_progress WHERE backfill_id = $again"), 'days are loaded again');
-$target{'a place in the WAL'} = sprintf "recovery_target_lsn = '%s'", sql($node, 'SELECT pg_current_wal_lsn()');
-is(sql($node, "SELECT _wh.wait_for_backfill($again, '100 s')"), 'succeeded', 'all of them');
+is(sql($node, "SELECT _wh.wait_for_backfill($again, '100 s')"), 'succeeded', 'days are loaded again');
+$target{'a place in the WAL'} = sprintf "recovery_target_lsn = '%s'", moment('a place in the WAL', 'lsn');
 
 # And between two tables of a month.
 sql($node, "SELECT _wh.create_combined_table_from_template_by_month('events', 'shop', 'shop', 2025, 3)");
