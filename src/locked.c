@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -39,6 +40,22 @@ static const char *const tables[] = {
 	"tenant_failures", "schedules", "backfills", "job_run_details"
 };
 
+/*
+ * What a prepared transaction holds counts as that of the session that prepared
+ * it, which may be gone, or do something else by now.
+ */
+int
+wh_locked_pid(VirtualTransactionId holder)
+{
+	bool		have_more;
+	PGPROC	   *proc;
+
+	if (TransactionIdIsValid(TwoPhaseGetXidByVirtualXID(holder, &have_more)))
+		return WH_LOCKED_PREPARED;
+	proc = WH_PROC_OF_VXID(holder);
+	return proc != NULL && proc->pid != 0 ? proc->pid : WH_LOCKED_GONE;
+}
+
 static int
 holders_of(Oid relid, int *pids)
 {
@@ -51,10 +68,10 @@ holders_of(Oid relid, int *pids)
 	holders = GetLockConflicts(&tag, RowExclusiveLock, &nholders);
 	for (int i = 0; i < nholders && npids < WH_LOCKED_MAX_PIDS; i++)
 	{
-		PGPROC	   *proc = WH_PROC_OF_VXID(holders[i]);
+		int			pid = wh_locked_pid(holders[i]);
 
-		if (proc != NULL && proc->pid != 0)
-			pids[npids++] = proc->pid;
+		if (pid != WH_LOCKED_GONE)
+			pids[npids++] = pid;
 	}
 	pfree(holders);
 	return npids;
@@ -107,12 +124,21 @@ wh_locked_try(LOCKMODE mode)
 	return error == NULL;
 }
 
+static char *
+describe(const char *table, int pid)
+{
+	if (pid == WH_LOCKED_PREPARED)
+		return psprintf("table \"_wh.%s\" is locked by a prepared transaction", table);
+	return psprintf("table \"_wh.%s\" is locked by process %d", table, pid);
+}
+
 static void
-say(const char *database, const char *table, int pid)
+say(const char *database, const char *what, int pid)
 {
 	ereport(LOG,
-			(errmsg("wh_worker waits in database \"%s\": table \"_wh.%s\" is locked by process %d",
-					database, table, pid),
+			(errmsg("wh_worker waits in database \"%s\": %s", database, what),
+			 pid == WH_LOCKED_PREPARED ?
+			 errhint("It goes on when that transaction is committed or rolled back. See pg_prepared_xacts.") :
 			 errhint("It goes on when that transaction ends.")));
 }
 
@@ -125,6 +151,7 @@ wh_locked_out(const char *database, MemoryContext context)
 	const char *before = locked;
 	int			pids[WH_LOCKED_MAX_PIDS];
 	int			npids;
+	char	   *what;
 
 	if (locked == NULL && looked_at <= now && !TimestampDifferenceExceeds(looked_at, now, LOOK_AGAIN_MS))
 		return false;
@@ -137,9 +164,10 @@ wh_locked_out(const char *database, MemoryContext context)
 	wh_status_blockers(pids, npids);
 	if (locked == NULL)
 		return false;
+	what = describe(locked, pids[0]);
 	if (before == NULL)
-		say(database, locked, pids[0]);
-	wh_status_error(psprintf("table \"_wh.%s\" is locked by process %d", locked, pids[0]));
+		say(database, what, pids[0]);
+	wh_status_error(what);
 	wh_status_phase(WH_PHASE_WAITING);
 	return true;
 }

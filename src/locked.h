@@ -4,10 +4,17 @@
 #ifndef WH_LOCKED_H
 #define WH_LOCKED_H
 
-#include "storage/lockdefs.h"
+#include "storage/lock.h"
 #include "utils/palloc.h"
 
 #define WH_LOCKED_MAX_PIDS 8
+
+/* A prepared transaction's pid, as pg_blocking_pids() has it. */
+#define WH_LOCKED_PREPARED 0
+#define WH_LOCKED_GONE (-1)
+
+/* The process that has the lock, or one of these two. */
+extern int	wh_locked_pid(VirtualTransactionId holder);
 
 /*
  * The name of a table of ours that somebody holds a lock on that keeps us from

@@ -195,14 +195,13 @@ note_blockers(Polite *polite)
 		holders = GetLockConflicts(&wanted_tag, wanted_mode, &nholders);
 		for (int i = 0; i < nholders; i++)
 		{
-			PGPROC	   *proc = WH_PROC_OF_VXID(holders[i]);
-			int			pid = proc != NULL ? proc->pid : 0;
+			int			pid = wh_locked_pid(holders[i]);
 
-			if (pid == 0)
+			if (pid == WH_LOCKED_GONE)
 				continue;
 			if (polite->nblockers < WH_MAX_BLOCKERS)
 				polite->blockers[polite->nblockers++] = pid;
-			if (waits_for_us(pid, &seen))
+			if (pid != WH_LOCKED_PREPARED && waits_for_us(pid, &seen))
 				polite->deadlocked_pid = pid;
 		}
 		pfree(holders);
@@ -241,7 +240,8 @@ describe_blockers(const Polite *polite)
 
 	initStringInfo(&text);
 	for (int i = 0; i < polite->nblockers; i++)
-		appendStringInfo(&text, "%s%d", i == 0 ? "" : ", ", polite->blockers[i]);
+		appendStringInfo(&text, "%s%d%s", i == 0 ? "" : ", ", polite->blockers[i],
+						 polite->blockers[i] == WH_LOCKED_PREPARED ? " (see pg_prepared_xacts)" : "");
 	return polite->nblockers == 0 ? NULL : text.data;
 }
 

@@ -12,7 +12,7 @@ use WhTest;
 
 my @tables = qw(warehouse jobs day_loads tenant_templates mv_templates tenant_connections schedules backfills);
 my $source = new_tenant('source');
-my $node = new_warehouse(conf => { 'wh_worker.max_workers' => 3, 'wh_worker.worker_idle_timeout' => "'10min'" });
+my $node = new_warehouse(conf => { max_prepared_transactions => 1, 'wh_worker.max_workers' => 3, 'wh_worker.worker_idle_timeout' => "'10min'" });
 my ($first, $last) = ('2025-05-01', '2025-06-29');
 
 create_events($source, $first, 60, 5);
@@ -93,6 +93,24 @@ my ($session, $pid) = holder('LOCK TABLE _wh.day_loads IN SHARE MODE');
 wait_until($node, sprintf($launcher, "last_error = 'table \"_wh.day_loads\" is locked by process $pid'"), 'a lock that lets read is seen');
 is(sql($node, "SELECT count(*) > 0 FROM _wh.day_loads"), 't', 'reading goes on');
 go_on($session, $id, 'day_loads in share mode');
+
+# ---- a lock that no process holds ---------------------------------------
+
+# While the session that prepared it does something else, and after a restart.
+$id = sql($node, "SELECT _wh.enqueue_backfill('events', NULL, '$first', '$last', mode => 'all')");
+($session) = holder('LOCK TABLE _wh.jobs IN ACCESS EXCLUSIVE MODE');
+my $offset = log_end($node);
+$session->query_safe("PREPARE TRANSACTION 'a night'");
+my $prepared = sprintf $launcher, q{state = 'waiting' AND last_error = 'table "_wh.jobs" is locked by a prepared transaction' AND blocked_by = '{0}'};
+wait_until($node, $prepared, 'a prepared transaction is told from the session that prepared it');
+wait_until($node, sprintf($launcher, "clock_timestamp() > phase_started_at + interval '4 s'"), 'four seconds go by');
+cmp_ok(lines_since($offset), '<=', 3, 'the log does not fill');
+$session->quit;
+$node->stop('fast');
+$node->start;
+wait_until($node, $prepared, 'after a restart too');
+sql($node, "ROLLBACK PREPARED 'a night'");
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'and the backfill goes on by itself');
 
 $id = sql($node, "SELECT _wh.enqueue_backfill('events', NULL, '$first', '$last', mode => 'all')");
 ($session, $pid) = holder('LOCK TABLE _wh.jobs, _wh.day_loads, _wh.warehouse IN ACCESS EXCLUSIVE MODE');
