@@ -112,7 +112,7 @@ due_at('2024-03-08 04:00', $month);
 like(decisions($month), qr/ \| skipped: the tenant is paused$/, 'not while the tenant is paused');
 sql($node, 'SELECT _wh.pause()');
 sql($node, "SELECT _wh.resume_tenant('shop')");
-sql($node, "UPDATE _wh.tenant_connections SET quiet_hours = '00:00-23:59', host = '127.0.0.1', port = 1, password = '" . reader_password() . "'");
+sql($node, "UPDATE _wh.tenant_connections SET quiet_hours = '00:00-24:00', host = '127.0.0.1', port = 1, password = '" . reader_password() . "'");
 sql($node, "INSERT INTO _wh.tenant_failures VALUES ('shop', 9, clock_timestamp() + interval '1 s', '08006', 'x', clock_timestamp() + interval '1 day')");
 sql($node, "INSERT INTO _wh.jobs (kind, template_name, tenant_name, target_schema, target_date, priority) VALUES ('combine_month', 'events', 'shop', 'shop', '2024-02-01', 40)");
 is(sql($node, "SELECT wait_reason FROM _wh.job_status WHERE state = 'queued'"), 'the warehouse is paused', 'while the warehouse is paused a job waits for that');

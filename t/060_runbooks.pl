@@ -271,8 +271,9 @@ wait_until($node, "SELECT suspect_days = 0 FROM _wh.data_freshness WHERE $tenant
 
 run_section('Pause and resume',
 	before => sub { $backfill = sql($node, q{SELECT _wh.enqueue_backfill('foodlogstats', 'tenant_a', '2025-08-01', '2025-08-31', mode => 'all')}) });
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'a backfill that was paused ends');
+# It may be just that time of the day.
 sql($node, 'UPDATE _wh.tenant_connections SET quiet_hours = NULL');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'a backfill that was paused ends');
 
 # A reader that holds a day.
 my $reader;
