@@ -195,6 +195,7 @@ sub needs_no_more
 SKIP:
 {
 	skip 'no /proc/PID/smaps', 1 if !-r '/proc/self/smaps';
+	skip 'AddressSanitizer keeps what was freed', 1 if $ENV{SANITIZE};
 	needs_no_more('many', 'id INTEGER, payload TEXT, at TIMESTAMP, amount NUMERIC',
 		"n AS id, md5(n::text) AS payload, timestamp '2025-02-01' + n * interval '1 ms' AS at, n / 7.0 AS amount", 10_000, 1_000_000);
 	# ANALYZE keeps up to 30,000 rows of a day, whatever they are.
