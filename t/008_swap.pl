@@ -22,6 +22,7 @@ my $node = new_warehouse(
 		autovacuum => 'off',
 		checkpoint_timeout => "'1h'",
 		deadlock_timeout => "'50ms'",
+		max_prepared_transactions => 1,
 		log_lock_waits => 'on',
 		'wh_worker.max_workers' => 1,
 	});
@@ -405,6 +406,12 @@ is_sound('a call that ran at once');
 
 set_settings('wh_worker.job_timeout' => '2s', 'wh_worker.max_attempts' => '1');
 change_source();
+sql($node, "BEGIN; SELECT count(*) FROM " . relation($first) . "; PREPARE TRANSACTION 'reader'");
+$job = enqueue($first);
+wait_for_job($node, "job_id = $job", 'failed', 'a reader that never ends may be a prepared transaction');
+like(sql($node, "SELECT last_error FROM _wh.jobs WHERE job_id = $job"), qr/processes 0 \(see pg_prepared_xacts\) still use it/, 'which is said');
+sql($node, "ROLLBACK PREPARED 'reader'");
+
 ($reader, $pid) = start_reader($first);
 $old = content($first);
 $job = enqueue($first);
