@@ -19,7 +19,7 @@ COMMENT ON COLUMN _wh.worker_status.phase_started_at IS 'When the present phase 
 COMMENT ON COLUMN _wh.worker_status.jobs_succeeded IS 'Jobs that this process has ended well since it started';
 COMMENT ON COLUMN _wh.worker_status.jobs_failed IS 'Attempts that failed in this process since it started';
 COMMENT ON COLUMN _wh.worker_status.last_error IS 'Its last error, clipped to 255 bytes; of a process that waits, for what';
-COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; NULL: none does';
+COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; 0 is a prepared transaction; NULL: none does';
 COMMENT ON COLUMN _wh.worker_status.held_by IS 'max_rows_per_second or max_bytes_per_second, if that limit of its tenant keeps the worker from reading faster; else NULL';
 
 COMMENT ON COLUMN _wh.tenant_health.tenant_name IS 'The tenant';

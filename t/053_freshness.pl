@@ -149,7 +149,8 @@ $production->stop;
 step_clock($node, '2025-07-10 20:30:05');
 wait_until($node, "SELECT state = 'open' OR state = 'half-open' FROM _wh.tenant_health", 'the tenant is set aside');
 wait_until($node, "SELECT lag_tenant > '0' AND lag_queue + lag_run < '1 min' FROM _wh.data_freshness", 'some of the lag is its');
-# No job finds out meanwhile that it is still down, which would make the retry a later one.
+# No job finds out meanwhile that it is still down, which would make the retry a later one:
+# what the launcher reads when it is resumed has to be there by then.
 sql($node, 'SELECT _wh.pause()');
 wait_until($node, "SELECT count(*) = 0 FROM _wh.jobs WHERE state = 'running'", 'nothing runs');
 sql($node, 'BEGIN; SELECT _wh.resume(); UPDATE _wh.tenant_failures SET first_failure_at = first_failure_at - interval \'90 min\', retry_at = now() + interval \'10 min\', last_failure_at = now();

@@ -60,6 +60,7 @@ my @calls = (
 	q{SELECT * FROM _wh.fetch_day('events', 'shop', '2025-03-03') AS f (id integer, at timestamp, kind text, amount numeric, payload text)},
 	q{SELECT _wh.pause()},
 	q{SELECT * FROM _wh.data_freshness},
+	q{SELECT count(*) FROM _wh.metrics},
 	q{UPDATE _wh.mv_templates SET settle_days = 2},
 	q{REFRESH MATERIALIZED VIEW shop.events_2025_03_01});
 

@@ -46,7 +46,7 @@ SELECT s.pid, s.backend_type, s.datname, s.state, s.job_id, s.backfill_id, s.kin
 		THEN coalesce(nullif(pg_blocking_pids(s.pid), '{}'), s.noted_blockers) END AS blocked_by,
 	s.held_by
 FROM _wh.worker_slots() s;
-COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; NULL: none does';
+COMMENT ON COLUMN _wh.worker_status.blocked_by IS 'Processes (pid) that hold a lock that a worker with a job, or the launcher, waits for, or was denied at its last try; 0 is a prepared transaction; NULL: none does';
 -- Files that a crash has left.
 CREATE FUNCTION _wh.orphaned_files(OUT tablespace text, OUT path text, OUT bytes bigint, OUT modified_at timestamptz)
 	RETURNS SETOF record LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
