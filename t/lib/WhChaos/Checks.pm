@@ -65,6 +65,15 @@ my $unwell = q{
 	FROM days LEFT JOIN _wh.day_loads AS l USING (template_name, target_schema, target_date)
 	WHERE l.state IS NULL OR l.state NOT IN ('published', 'combined') OR NOT l.in_views OR NOT l.counted OR l.failed_at IS NOT NULL
 	UNION ALL
+	SELECT 'relation ' || concat_ws(' ', l.target_schema, l.relation, c.oid::regclass)
+	FROM _wh.day_loads AS l LEFT JOIN pg_class AS c ON c.oid = l.relation_oid
+	WHERE l.relation_oid IS NOT NULL AND c.relname IS DISTINCT FROM l.relation
+	UNION ALL
+	SELECT 'view ' || view FROM (
+		SELECT format('%I.%I', target_schema, template_name) AS view FROM _wh.tenant_templates
+		UNION SELECT format('public.%I', template_name) FROM _wh.mv_templates) AS v
+	WHERE to_regclass(view) IS NULL
+	UNION ALL
 	SELECT 'tenant ' || concat_ws(' ', tenant_name, state, last_error) FROM _wh.tenant_health WHERE state <> 'closed'
 	UNION ALL
 	SELECT 'worker ' || concat_ws(' ', backend_type, pid, state, last_error) FROM _wh.worker_status
