@@ -623,7 +623,6 @@ wh_remote_copy_next(WhRemote *remote, char **data, int64 *rows_sent)
 			wh_remote_raise_lost(remote);
 		wh_remote_read_more(remote);
 	}
-	remote->incomplete = false;
 	if (length > 0)
 	{
 		*data = remote->copy_data;

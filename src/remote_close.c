@@ -256,7 +256,8 @@ cancel_command(WhRemote *remote)
 {
 	int64		deadline = monotonic_ms() + CLOSE_TIMEOUT;
 
-	(void) PQflush(remote->conn);
+	if (wh_remote_limits_kept(remote))
+		(void) PQflush(remote->conn);
 	while (monotonic_ms() < deadline)
 	{
 		if (!remote->copying && command_has_ended(remote, deadline))

@@ -323,7 +323,7 @@ wh_remote_is_idle(WhRemote *remote)
 		return false;
 	for (int i = 0; i < 3 && wh_remote_poll_socket(PQsocket(remote->conn), POLLIN, 0); i++)
 	{
-		if (!PQconsumeInput(remote->conn))
+		if (!wh_remote_limits_kept(remote) || !PQconsumeInput(remote->conn))
 			return false;
 		(void) PQisBusy(remote->conn);
 	}

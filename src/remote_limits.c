@@ -35,9 +35,6 @@
 /* libpq's buffer doubles until a row fits, and a row is copied out of it. */
 #define COPIES_OF_A_ROW 3
 
-/* Looking is not free, and as long as rows come complete a read brings little. */
-#define READS_PER_LOOK 16
-
 /* A tenant is told to send no notices; some come while it connects. */
 #define ALLOWED_UNASKED 1000
 
@@ -124,8 +121,9 @@ wh_remote_limits_memory(WhRemote *remote)
 }
 
 /*
- * Before a read: with the room for a large message libpq reads on for as long as
- * bytes come, so that it has to be known what it made room for.
+ * Before every read: with the room for a large message libpq reads on for as long
+ * as bytes come, so that it has to be known what it made room for.  It does so when
+ * it looks at what has arrived, the beginning of a message too, after a whole row.
  */
 void
 wh_remote_limits_check(WhRemote *remote)
@@ -139,12 +137,7 @@ wh_remote_limits_check(WhRemote *remote)
 				 errmsg("tenant \"%s\" sends notices and notifications without end", remote->name),
 				 errdetail("More than %d came in one transaction.", ALLOWED_UNASKED)));
 	}
-	if (remote->incomplete || ++remote->reads_not_looked_at >= READS_PER_LOOK)
-	{
-		remote->reads_not_looked_at = 0;
-		wh_remote_limits_memory(remote);
-	}
-	remote->incomplete = true;
+	wh_remote_limits_memory(remote);
 }
 
 /* A transaction begins: what was said before it is forgiven, what is held is not. */

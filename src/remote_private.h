@@ -34,8 +34,6 @@ struct WhRemote
 	bool		fitting_binary;	/* and the format of the COPY */
 	struct WhAhead *ahead;		/* what was asked before anybody wanted it, or NULL */
 	int64		memory_before;	/* remote_limits.c */
-	int			reads_not_looked_at;
-	bool		incomplete;		/* what the last read brought was no whole row or answer */
 	int			unasked;		/* notices and notifications of this transaction */
 	char	   *name;
 	char	   *fingerprint;

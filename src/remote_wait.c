@@ -208,7 +208,6 @@ wh_remote_next_result(WhRemote *remote)
 	remote->result = NULL;
 	while (PQisBusy(remote->conn) && PQstatus(remote->conn) != CONNECTION_BAD)
 		wh_remote_read_more(remote);
-	remote->incomplete = false;
 	remote->result = PQgetResult(remote->conn);
 	return remote->result;
 }
@@ -270,6 +269,8 @@ void
 wh_remote_send(WhRemote *remote, const char *sql, int nparams, const char *const *params)
 {
 	wh_remote_expect_ended(remote);
+	/* from who does not take it libpq reads meanwhile */
+	wh_remote_limits_memory(remote);
 	wh_remote_check_sent(remote, PQsendQueryParams(remote->conn, sql, nparams, NULL, params, NULL, NULL, 0));
 }
 

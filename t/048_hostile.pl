@@ -111,7 +111,7 @@ my %refused = (
 );
 
 # These rows are as they should be; what comes before or after them is not.
-my %loaded = (honest => 1, forged_notice => 1, endless_ends => 1, notice_of_900_mb => 1);
+my %loaded = (honest => 1, forged_notice => 1, endless_ends => 1, notice_of_900_mb => 1, idle_notice_of_900_mb => 1);
 my @names = hostile_behaviours();
 my @waiting = grep { $refused{$_} && $refused{$_}[2] } @names;
 
@@ -132,13 +132,20 @@ wait_until($node, "SELECT count(*) = @{[ scalar @waiting ]} AND bool_and(consecu
 	'those that cannot be connected to are known');
 
 # After a day they do so to who asks for the next one ahead.
-foreach my $name (qw(notice_of_900_mb endless_ends))
+foreach my $name (qw(notice_of_900_mb idle_notice_of_900_mb endless_ends))
 {
 	my $id = sql($node, "SELECT _wh.enqueue_backfill('notes', '$name', date '$day' + 1, date '$day' + 3)");
 
 	# it may be refused, if it is waited for, or done without
 	like(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), $name eq 'endless_ends' ? qr/^succeeded$/ : qr/^(?:succeeded|failed)$/,
 		"$name: days one after the other");
+}
+
+# libpq reads a message for as long as its bytes come: of one that will not be
+# held no more is taken than was read before its length was known.
+foreach my $name (qw(message_of_900_mb notice_of_900_mb idle_notice_of_900_mb))
+{
+	cmp_ok(most_sent($hostile, $name), '<', most_on_the_way() + 65536, "$name: nothing of it is taken");
 }
 
 # Memory that is nobody else's, at its most.
@@ -164,9 +171,9 @@ foreach my $name (sort keys %refused)
 	unlike($said, qr/[\x00-\x1F\x7F]|\xC2[\x80-\x9F]|\xE2\x80[\xA8-\xAE]/, "$name: that no terminal obeys");
 }
 is( sql($node, q{SELECT string_agg(DISTINCT tenant_name, ' ' ORDER BY tenant_name) FROM _wh.day_loads WHERE relation_oid IS NOT NULL}),
-	'endless_ends forged_notice good honest notice_of_900_mb', 'nothing of the others is in the ledger');
+	'endless_ends forged_notice good honest idle_notice_of_900_mb notice_of_900_mb', 'nothing of the others is in the ledger');
 is( sql($node, q{SELECT string_agg(DISTINCT relnamespace::regnamespace::text, ' ' ORDER BY relnamespace::regnamespace::text) FROM pg_class WHERE relkind = 'm'}),
-	'endless_ends forged_notice good honest notice_of_900_mb', 'and nothing of them is kept');
+	'endless_ends forged_notice good honest idle_notice_of_900_mb notice_of_900_mb', 'and nothing of them is kept');
 is(sql($node, 'SELECT count(*) FROM good.events'), 100, 'the ordinary tenant is loaded');
 is(sql($node, 'SELECT string_agg(note, \',\' ORDER BY id) FROM honest.notes'), 'note 1,note 2,note 3', 'the server can behave');
 is(log_count($node, qr/^\S*(?:2025-08-01 00:00:00|LOG:  forged|FATAL:  forged)/, $log_start), 0, 'no line of the log is forged');

@@ -12,12 +12,15 @@ use warnings;
 use Exporter 'import';
 use IO::Select;
 use IO::Socket::INET;
+use List::Util qw(max);
 use POSIX ();
-use Socket qw(SOMAXCONN);
+use PostgreSQL::Test::Utils;
+use Socket qw(SOL_SOCKET SOMAXCONN SO_SNDBUF);
 
-our @EXPORT = qw(new_hostile_server stop_hostile_servers hostile_behaviours);
+our @EXPORT = qw(new_hostile_server stop_hostile_servers hostile_behaviours most_sent most_on_the_way);
 
 use constant { INT4 => 23, TEXT => 25 };
+use constant SMALL_BUFFER => 65536;
 use constant SIGNATURE => "PGCOPY\n\377\r\n\0";
 
 my %servers;
@@ -182,7 +185,7 @@ my %behaviour = (
 	negative_field => { rows => sub { copy_of($_[0], 1, pack('nN', 2, 0xFFFFFFFE)) } },
 	field_of_2_gb => { rows => sub { copy_start($_[0]) . data(pack('nN', 2, 0x7FFFFFFF)), flood(data('x' x 65536)) } },
 	message_of_2_gb => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 0x7FFFFFFF), flood('x' x 65536) } },
-	message_of_900_mb => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 900_000_000), flood('x' x 65536) } },
+	message_of_900_mb => { small_buffer => 1, rows => sub { copy_start($_[0]) . 'd' . pack('N', 900_000_000), flood('x' x 1_000_000) } },
 	message_of_no_length => { rows => sub { copy_start($_[0]) . 'd' . pack('N', 0) } },
 	wrong_value => { rows => sub { copy_of($_[0], 1, fields('12', 'x')) } },
 	wrong_encoding => { rows => sub { copy_of($_[0], 1, fields(pack('N', 1), "\xC3\x28")) } },
@@ -212,7 +215,8 @@ my %behaviour = (
 	endless_nonsense => { settings => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_probe => { probe => sub { flood(message('D', fields('x' x 1000)) x 64) } },
 	endless_ends => { commit => sub { flood(complete('COMMIT') x 64) } },
-	notice_of_900_mb => { commit => sub { 'N' . pack('N', 900_000_000), flood('x' x 65536) } },
+	notice_of_900_mb => { small_buffer => 1, commit => sub { 'N' . pack('N', 900_000_000), flood('x' x 1_000_000) } },
+	idle_notice_of_900_mb => { small_buffer => 1, commit => sub { complete('COMMIT') . message('Z', 'I') . 'N' . pack('N', 900_000_000), flood('x' x 1_000_000) } },
 	ends_of_cancelled => { rows => sub { complete('SELECT 1'), flood(complete('SELECT 1') x 64) } },
 	trickle => { rows => sub { copy_start($_[0]), trickle(data('')) } },
 
@@ -291,10 +295,21 @@ sub put
 	{
 		my $written = syswrite $session->{socket}, $bytes, 1_000_000, $offset;
 
-		POSIX::_exit(0) unless $written;
+		leave($session) unless $written;
 		$offset += $written;
+		$session->{sent} += $written;
 	}
 	return;
+}
+
+# The client is gone; what it took, and what was on the way to it, is noted.
+sub leave
+{
+	my ($session) = @_;
+
+	open my $log, '>>', $session->{sent_log} or POSIX::_exit(1);
+	syswrite $log, "$session->{database} $session->{sent}\n";
+	POSIX::_exit(0);
 }
 
 # Until the client leaves. What it says meanwhile is not answered; in a trickle
@@ -348,7 +363,9 @@ sub start_up
 	} while ($code != 196608);
 	my %parameter = split /\0/, $body =~ s/\0+\z//r;
 
+	$session->{database} = $parameter{database};
 	$session->{behaviour} = $behaviour{ $parameter{database} } // {};
+	setsockopt $session->{socket}, SOL_SOCKET, SO_SNDBUF, SMALL_BUFFER if $session->{behaviour}{small_buffer};
 	answer($session, 'startup', message('R', pack('N', 3)));
 	get_message($session);
 	answer($session, 'password', message('R', pack('N', 0)));
@@ -451,6 +468,7 @@ sub new_hostile_server
 		Proto => 'tcp',
 		ReuseAddr => 1,
 		Listen => SOMAXCONN) or die "could not listen: $@";
+	my $sent_log = PostgreSQL::Test::Utils::tempdir() . '/sent';
 	my $parent = $$;
 	my $pid = fork();
 
@@ -458,11 +476,11 @@ sub new_hostile_server
 	if ($pid == 0)
 	{
 		# _exit: the tests' own END blocks are not for this process.
-		eval { accept_connections($listener, $parent); };
+		eval { accept_connections($listener, $parent, $sent_log); };
 		POSIX::_exit(0);
 	}
 
-	my $server = { pid => $pid, port => $listener->sockport };
+	my $server = { pid => $pid, port => $listener->sockport, sent_log => $sent_log };
 
 	$servers{$pid} = $server;
 	close $listener;
@@ -471,7 +489,7 @@ sub new_hostile_server
 
 sub accept_connections
 {
-	my ($listener, $parent) = @_;
+	my ($listener, $parent, $sent_log) = @_;
 
 	# one process group, so that all of them can be ended at once
 	setpgrp(0, 0);
@@ -490,12 +508,29 @@ sub accept_connections
 		if (defined $pid && $pid == 0)
 		{
 			close $listener;
-			eval { converse({ socket => $socket, settings => 0, point => '' }); };
+			eval { converse({ socket => $socket, settings => 0, point => '', sent => 0, sent_log => $sent_log }); };
 			POSIX::_exit(0);
 		}
 		close $socket;
 	}
 	return;
+}
+
+# The most bytes that a connection had sent when the client left it, of one that
+# uses a small buffer; and how many of them may have been on the way, as Linux
+# doubles what it is asked for.
+sub most_sent
+{
+	my ($server, $database) = @_;
+
+	return max(slurp_file($server->{sent_log}) =~ /^\Q$database\E (\d+)$/mg);
+}
+
+sub most_on_the_way
+{
+	my (undef, $receive_buffer) = split ' ', slurp_file('/proc/sys/net/ipv4/tcp_rmem');
+
+	return 2 * SMALL_BUFFER + $receive_buffer;
 }
 
 sub stop_hostile_servers
