@@ -95,7 +95,7 @@ is( sql($node,
 	'queued', 'no job started meanwhile');
 sql($node, 'ALTER SYSTEM RESET wh_worker.enabled');
 $node->reload;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '30 s')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"),
 	'succeeded', 'the queue goes on when it is on again');
 
 # ---- a launcher that is terminated -------------------------------------
@@ -150,6 +150,7 @@ sql($node, 'CREATE DATABASE third');
 sql($node, "ALTER SYSTEM SET wh_worker.databases = 'postgres,third'");
 sql($node, 'ALTER SYSTEM SET max_logical_replication_workers = 0');
 sql($node, 'ALTER SYSTEM SET max_worker_processes = 3');
+sql($node, 'ALTER SYSTEM RESET wh_worker.worker_idle_timeout');
 $offset = log_end($node);
 $node->restart;
 my $log = slurp_file($node->logfile, $offset);
@@ -168,7 +169,7 @@ wait_until($node,
 	'a launcher that gets no worker says so');
 sql($node, "ALTER SYSTEM SET wh_worker.databases = 'postgres'");
 $node->reload;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"),
 	'succeeded', 'and goes on when there is room');
 is(log_count($node, qr/no background worker slot is free/, $offset),
 	1, 'the log says it once');

@@ -20,7 +20,7 @@ sub backfill_state
 {
 	my ($id) = @_;
 
-	return sql($node, "SELECT _wh.wait_for_backfill($id, '60s')");
+	return sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')");
 }
 
 # ---- a day that goes away before it is published ------------------------
@@ -29,9 +29,9 @@ my $id = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop', '2025-07-01',
 is(backfill_state($id), 'succeeded', 'a backfill to begin with');
 sql($node, "SELECT _wh.pause_tenant('shop')");
 $id = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop', '2025-07-01', '2025-07-05', mode => 'all')");
-sql($node, 'DROP VIEW public.events, shop.events; DROP MATERIALIZED VIEW shop.events_2025_07_02');
-sql($node, "UPDATE _wh.day_loads d SET state = 'loaded', job_id = j.job_id FROM _wh.jobs j
-	WHERE j.backfill_id = $id AND j.target_date = d.target_date AND d.target_date = '2025-07-02'");
+sql($node, "BEGIN; DROP VIEW public.events, shop.events; DROP MATERIALIZED VIEW shop.events_2025_07_02;
+	UPDATE _wh.day_loads d SET state = 'loaded', job_id = j.job_id FROM _wh.jobs j
+	WHERE j.backfill_id = $id AND j.target_date = d.target_date AND d.target_date = '2025-07-02'; COMMIT");
 is(sql($node, "SELECT _wh.cancel_backfill($id)"), 5, 'cancel_backfill takes all that is queued');
 is(backfill_state($id), 'cancelled',
 	'a loaded day whose relation was dropped does not keep a backfill from ending');
@@ -80,7 +80,7 @@ is(backfill_state($second), 'cancelled', 'cancelled, it does not wait for them')
 my $waiter = $node->background_psql('postgres');
 $waiter->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 sql($node, "SELECT _wh.resume_tenant('shop')");
-is($waiter->query_safe("SELECT _wh.wait_for_backfill($first, '60s')"),
+is($waiter->query_safe("SELECT _wh.wait_for_backfill($first, '3 min')"),
 	'succeeded', 'wait_for_backfill sees the end in REPEATABLE READ');
 $waiter->quit;
 

@@ -137,8 +137,8 @@ happens_within($node, 20, "SELECT count(*) = 5 FROM _wh.jobs WHERE tenant_name =
 	'8: other jobs start meanwhile');
 $s->query_safe("ROLLBACK");
 
-wait_until($node, "SELECT count(*) = 0 FROM _wh.jobs WHERE state IN ('queued', 'running')", 'all end');
 sql($node, "DELETE FROM _wh.schedules WHERE name LIKE 'many %'");
+wait_until($node, "SELECT count(*) = 0 FROM _wh.jobs WHERE state IN ('queued', 'running')", 'all end');
 
 # 9. A single day that a paused backfill has queued.
 sql($node, 'SELECT _wh.pause()');
@@ -146,10 +146,10 @@ my $history = sql($node, "SELECT _wh.enqueue_backfill('events', 'b', '2025-08-13
 sql($node, "SELECT _wh.pause_backfill($history)");
 sql($node, 'SELECT _wh.resume()');
 my $single = sql($node, "SELECT _wh.enqueue_backfill('events', 'b', '2025-08-14', '2025-08-14')");
-is(sql($node, "SELECT _wh.wait_for_backfill($single, '30 s')"), 'succeeded', '9: a single day that a paused backfill has queued');
+is(sql($node, "SELECT _wh.wait_for_backfill($single, '3 min')"), 'succeeded', '9: a single day that a paused backfill has queued');
 is(sql($node, "SELECT days_total FROM _wh.backfills WHERE backfill_id = $history"), 3, '9: has left it');
 sql($node, "SELECT _wh.resume_backfill($history)");
-is(sql($node, "SELECT _wh.wait_for_backfill($history, '30 s')"), 'succeeded', '9: which loads the others');
+is(sql($node, "SELECT _wh.wait_for_backfill($history, '3 min')"), 'succeeded', '9: which loads the others');
 
 $s->quit;
 $t->quit;

@@ -369,8 +369,8 @@ attack('what the program complains of is in the log',
 	});
 fails_with($node, "SELECT _wh.get_tenant_connection_string('b')", '08001', qr/exited with exit code 3/, 'its failure is that of the connection');
 ok(!loads($node, 'b'), 'and a load fails');
-sql($node, "ALTER SYSTEM SET wh_worker.connect_timeout = '500ms';\nSELECT pg_reload_conf()");
-$node->poll_query_until('postgres', "SELECT current_setting('wh_worker.connect_timeout') = '500ms'");
+sql($node, "ALTER SYSTEM SET wh_worker.connect_timeout = '2s';\nSELECT pg_reload_conf()");
+$node->poll_query_until('postgres', "SELECT current_setting('wh_worker.connect_timeout') = '2s'");
 
 my $pids = "$vault.pids";
 

@@ -115,7 +115,7 @@ sql($node, "SELECT _wh.pause_schedule('refresh events shop')");
 fresh_is('predicted_at, freshness, next_run', 'infinity | at_risk', 'a paused schedule: nothing is expected, so it is at risk before it is broken');
 step_clock($node, '2025-07-10 17:29');
 fresh_is('freshness', 'at_risk', 'until the last minute');
-step_clock($node, '2025-07-10 17:30:10');
+step_clock($node, '2025-07-10 17:30:30');
 fresh_is('freshness', 'stale', 'then it is stale');
 lag_is('schedule', '4:59', '5:02', 'and the schedule is the reason');
 sql($node, "SELECT _wh.resume_schedule('refresh events shop')");

@@ -65,8 +65,8 @@ sub has_finding
 
 # ---- an empty warehouse, then one where all is well --------------------
 
-# The launcher has just started.
-wait_until($node, q{SELECT pid IS NOT NULL FROM _wh.worker_status WHERE backend_type = 'wh_worker launcher'}, 'a launcher runs');
+# The launcher has just started; before its first round is over there is an error, that it could not.
+wait_until($node, q{SELECT state = 'idle' FROM _wh.worker_status WHERE backend_type = 'wh_worker launcher'}, 'a launcher runs');
 make_page();
 has_finding(qr/^well /, 'an empty warehouse is well');
 is_deeply([ texts('//h:h2') ], [ 'All is well', 'Running now', 'Failures', 'Freshness', 'Throughput', 'The last 90 days' ], 'and has all sections');

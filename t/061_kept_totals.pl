@@ -273,7 +273,7 @@ enqueue_and_wait($node, "'loads', 'shop', '2024-12-01', '2024-12-03', NULL, 'all
 is(sql($node, $progress), $loaded, 'stays what it loaded');
 
 # A publication that fails, for a name is taken, still counts.
-sql($node, 'DROP VIEW public.loads, shop.loads; CREATE TABLE shop.loads (mine int); DROP MATERIALIZED VIEW shop.loads_2024_12_02, shop.loads_2024_12_03');
+sql($node, 'BEGIN; DROP VIEW public.loads, shop.loads; CREATE TABLE shop.loads (mine int); DROP MATERIALIZED VIEW shop.loads_2024_12_02, shop.loads_2024_12_03; COMMIT');
 enqueue_and_wait($node, "'events', 'shop', '2024-12-01', '2024-12-01', NULL, 'all'");	# wakes the launcher
 wait_until($node, "SELECT count(*) > 0 FROM _wh.jobs WHERE template_name = 'loads' AND kind = 'publish' AND last_error IS NOT NULL", 'a publication cannot make the view');
 is(sql($node, "SELECT day_relations || ' ' || days || ' ' || data_through FROM _wh.tenant_templates WHERE template_name = 'loads'"), '1 1 2024-12-01', 'what a person dropped is gone from the totals');

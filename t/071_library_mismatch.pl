@@ -79,6 +79,7 @@ sub waits
 
 	# The launcher is told of it, and looks many times.
 	my $job = enqueue_by_hand($date);
+	wait_until($node, q{SELECT count(*) = 0 FROM _wh.jobs WHERE state = 'running'}, "$version: what ran has ended");
 	my $runs = sql($node, q{SELECT max(runid) FROM _wh.job_run_details});
 	my $launcher = q{FROM pg_stat_activity WHERE backend_type = 'wh_worker launcher'};
 	foreach my $cycle (1 .. 3)
@@ -157,6 +158,8 @@ sub preamble_of
 fails_with($node, preamble_of('1.10'), '55000', qr/older than version 1\.10.*HINT:\s+Restart the server/s, 'a script is newer than the library');
 sql($node, preamble_of($_)) foreach '0.9', $library;
 pass('one of its version, or older, is not');
+sql($node, q{SELECT _wh.pause_schedule('tick')});
+wait_until($node, q{SELECT count(*) = 0 FROM _wh.jobs WHERE state IN ('queued', 'running')}, 'nothing is left to do');
 sql($node, 'DROP EXTENSION wh_worker CASCADE');
 wait_until($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'wh_worker launcher'}, 'without the extension the launcher is there');
 wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'wh_worker worker' AND state = 'active'}, 'and no worker is busy');

@@ -214,12 +214,12 @@ sub add_tenant
 	return;
 }
 
-# Whatever hour it is, no month is combined that a test has not asked for.
+# Whatever hour it is, no month or year is combined that a test has not asked for.
 sub combine_only_when_asked
 {
 	my ($warehouse) = @_;
 
-	$warehouse->safe_psql('postgres', q{UPDATE _wh.schedules SET schedule = '0 0 29 2 *' WHERE kind = 'combine_month' AND schedule LIKE 'H%'});
+	$warehouse->safe_psql('postgres', q{UPDATE _wh.schedules SET schedule = '0 0 29 2 *' WHERE kind IN ('combine_month', 'combine_year') AND schedule <> '0 0 29 2 *'});
 	return;
 }
 
