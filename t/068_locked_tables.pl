@@ -65,6 +65,7 @@ foreach my $i (0 .. $#tables)
 	my $id = sql($node, "SELECT _wh.enqueue_backfill('$template', NULL, '$first', '$last', mode => 'all')");
 
 	wait_until($node, "SELECT count(*) > 5 FROM _wh.jobs WHERE backfill_id = $id AND state = 'succeeded'", "$table: a backfill is under way");
+	my $before = log_end($node);
 	my ($session, $pid) = holder("LOCK TABLE _wh.$table IN ACCESS EXCLUSIVE MODE");
 	my $offset = log_end($node);
 
@@ -78,7 +79,7 @@ foreach my $i (0 .. $#tables)
 	# it looks each half a second; so long that it would have failed again and again
 	wait_until($node, sprintf($launcher, "clock_timestamp() > phase_started_at + interval '4 s'"), "$table: four seconds go by");
 	cmp_ok(lines_since($offset), '<=', 3, "$table: the log does not fill");
-	is(log_count($node, qr/wh_worker waits in database "postgres": table "_wh.$table" is locked by process $pid/, $offset), 1, "$table: it says so once");
+	is(log_count($node, qr/wh_worker waits in database "postgres": table "_wh.$table" is locked by process $pid/, $before), 1, "$table: it says so once");
 	go_on($session, $id, $table);
 	is(log_count($node, qr/ (?:FATAL|PANIC):  /, $offset), 0, "$table: nobody died of it");
 }
