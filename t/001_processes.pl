@@ -95,7 +95,7 @@ is( sql($node,
 	'queued', 'no job started meanwhile');
 sql($node, 'ALTER SYSTEM RESET wh_worker.enabled');
 $node->reload;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '30 s')"),
 	'succeeded', 'the queue goes on when it is on again');
 
 # ---- a launcher that is terminated -------------------------------------
@@ -169,7 +169,7 @@ wait_until($node,
 	'a launcher that gets no worker says so');
 sql($node, "ALTER SYSTEM SET wh_worker.databases = 'postgres'");
 $node->reload;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"),
 	'succeeded', 'and goes on when there is room');
 is(log_count($node, qr/no background worker slot is free/, $offset),
 	1, 'the log says it once');

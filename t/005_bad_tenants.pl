@@ -160,14 +160,14 @@ foreach my $bad (@bad)
 # ---- once the cause is gone --------------------------------------------
 
 sql($node, "UPDATE _wh.tenant_connections SET port = " . $tls->port . ", password = '" . reader_password() . "' WHERE tenant_name IN ('down', 'plain', 'silent', 'stalled', 'cut')");
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '40 s')"),
 	'failed', 'nothing has to be done for those that were set aside');
 is( sql($node, "SELECT string_agg(tenant_name, ' ' ORDER BY tenant_name) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh' AND state = 'succeeded'"),
 	'down good plain silent', 'they succeed');
 is(sql($node, "SELECT string_agg(DISTINCT state, ' ') FROM _wh.tenant_health"),
 	'closed', 'and their tenants are as the others');
 is(sql($node, "SELECT _wh.retry_failed($id)"), 4, 'retry_failed takes those that failed');
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '40 s')"),
 	'failed', 'some still fail');
 is( sql($node, "SELECT string_agg(tenant_name, ' ' ORDER BY tenant_name) FROM _wh.jobs WHERE backfill_id = $id AND kind = 'refresh' AND state = 'succeeded'"),
 	'cut down good plain silent stalled', 'those whose trouble is over succeed');

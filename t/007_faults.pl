@@ -20,7 +20,7 @@ sub backfill_state
 {
 	my ($id) = @_;
 
-	return sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')");
+	return sql($node, "SELECT _wh.wait_for_backfill($id, '60s')");
 }
 
 # ---- a day that goes away before it is published ------------------------
@@ -80,7 +80,7 @@ is(backfill_state($second), 'cancelled', 'cancelled, it does not wait for them')
 my $waiter = $node->background_psql('postgres');
 $waiter->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 sql($node, "SELECT _wh.resume_tenant('shop')");
-is($waiter->query_safe("SELECT _wh.wait_for_backfill($first, '3 min')"),
+is($waiter->query_safe("SELECT _wh.wait_for_backfill($first, '60s')"),
 	'succeeded', 'wait_for_backfill sees the end in REPEATABLE READ');
 $waiter->quit;
 

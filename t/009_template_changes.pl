@@ -261,7 +261,7 @@ my $id = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop_1', '2025-07-05
 wait_until($node, "SELECT count(*) = 1 FROM _wh.worker_status WHERE state = 'fetching'", 'a load is under way');
 change('kind TEXT, id BIGINT, at TIMESTAMPTZ, fresh TEXT', q{kind, id, at, 'fresh'});
 $gate->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'it goes on with the columns of before');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'it goes on with the columns of before');
 is( sql($node, "SELECT count(*) || ' ' || count(fresh) FROM shop_1.events WHERE at::date = '2025-07-05'"),
 	'10 0', 'its day is in the view, which has the new columns');
 is(outdated(), '5 4', 'and is outdated');

@@ -167,7 +167,7 @@ like( sql($node, "SELECT last_error FROM _wh.jobs WHERE backfill_id = $id AND st
 	qr/"shop_2\.idx_shop_2_events_2025_07_04_id" exists.*index of relation "mine"/, 'but for the one whose index still has the name that is needed');
 sql($node, 'ALTER INDEX shop_2.idx_shop_2_events_2025_07_04_id RENAME TO mine_id');
 is(sql($node, "SELECT _wh.retry_failed($id)"), 1, 'retried after that is renamed as well');
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'it succeeds');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'it succeeds');
 is(checksum($node, 'SELECT * FROM shop_2.events'), $expected, 'and the view is as before');
 is(freshness('missing_days', 'shop_2'), $days_before, 'nothing more is missing');
 is( sql($node, "SELECT count(*) FROM shop_2.mine UNION ALL SELECT count(*) FROM elsewhere.events_2025_07_06"),

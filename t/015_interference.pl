@@ -120,7 +120,7 @@ my $id = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop_1', '2025-07-06
 wait_until($node, "SELECT count(*) = 1 FROM _wh.worker_status WHERE state = 'fetching'", 'a load is under way');
 sql($node, q{UPDATE _wh.mv_templates SET column_definitions = regexp_replace(column_definitions, 'kind [^,]*', 'kind INTEGER', 'i')});
 $gate->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'failed', 'a day that the new columns cannot show is not published');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), 'failed', 'a day that the new columns cannot show is not published');
 like(sql($node, "SELECT string_agg(sqlstate, ' ' ORDER BY runid) FROM _wh.job_run_details JOIN _wh.jobs j USING (job_id) WHERE j.backfill_id = $id AND sqlstate IS NOT NULL"),
 	qr/^40001 22P02$/, 'its load is begun again with the new columns, which the tenant does not fill');
 is(sql($node, 'SELECT sum(kind) = 7 * count(*) FROM shop_1.events'), 't', 'the view can be read');
@@ -140,7 +140,7 @@ $person->query_safe(q{SET deadlock_timeout = '1ms'; BEGIN; SELECT _wh.update_mv_
 $person->query_until(qr/asked/, qq{\\echo asked\nSELECT _wh.update_mv_by_template('events', 'shop_1', 'shop_1', '2025-07-02', false);\nCOMMIT;\n});
 wait_until($node, "SELECT count(*) = 1 FROM pg_locks WHERE pid = $pid AND NOT granted", 'a person has the first day, and waits for the second');
 $gate->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'neither waits for ever');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), 'succeeded', 'neither waits for ever');
 $person->query('SELECT 1');
 is(sql($node, q{SELECT count(*) FROM shop_1.events WHERE at::date IN ('2025-07-01', '2025-07-02')}), 20, 'and both days are there');
 $person->quit;

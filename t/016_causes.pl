@@ -138,7 +138,7 @@ $standby->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activit
   or die 'the load does not sleep';
 $production->safe_psql('postgres', 'DELETE FROM moving WHERE id < 500');
 $production->safe_psql('postgres', 'VACUUM moving');
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"),
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"),
 	'succeeded', 'a load that is in the way of recovery at a standby succeeds');
 is( sql($node, "SELECT string_agg(d.status || coalesce(' ' || d.sqlstate, ''), ', ' ORDER BY runid) FROM _wh.job_run_details d JOIN _wh.jobs j USING (job_id) WHERE j.backfill_id = $backfill AND j.kind = 'refresh'"),
 	'retrying 40001, succeeded', 'when it is tried again');

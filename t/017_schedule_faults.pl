@@ -146,10 +146,10 @@ my $history = sql($node, "SELECT _wh.enqueue_backfill('events', 'b', '2025-08-13
 sql($node, "SELECT _wh.pause_backfill($history)");
 sql($node, 'SELECT _wh.resume()');
 my $single = sql($node, "SELECT _wh.enqueue_backfill('events', 'b', '2025-08-14', '2025-08-14')");
-is(sql($node, "SELECT _wh.wait_for_backfill($single, '3 min')"), 'succeeded', '9: a single day that a paused backfill has queued');
+is(sql($node, "SELECT _wh.wait_for_backfill($single, '30 s')"), 'succeeded', '9: a single day that a paused backfill has queued');
 is(sql($node, "SELECT days_total FROM _wh.backfills WHERE backfill_id = $history"), 3, '9: has left it');
 sql($node, "SELECT _wh.resume_backfill($history)");
-is(sql($node, "SELECT _wh.wait_for_backfill($history, '3 min')"), 'succeeded', '9: which loads the others');
+is(sql($node, "SELECT _wh.wait_for_backfill($history, '30 s')"), 'succeeded', '9: which loads the others');
 
 $s->quit;
 $t->quit;

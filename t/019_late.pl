@@ -300,7 +300,7 @@ my $other = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop', '2024-03-0
 wait_until($node, "SELECT count(*) = 2 FROM _wh.worker_status WHERE state = 'fetching'", 'two loads wait for their tenant');
 $tenant_lock->query_safe('COMMIT');
 $tenant_lock->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($_, '3 min')"), 'succeeded', 'both go inside the one table') foreach $id, $other;
+is(sql($node, "SELECT _wh.wait_for_backfill($_, '50 s')"), 'succeeded', 'both go inside the one table') foreach $id, $other;
 is_source('two loads at once');
 ledger_is_right('two loads at once');
 

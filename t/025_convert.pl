@@ -298,7 +298,7 @@ sub hold_and_stop
 	convert('events', $layout);
 	wait_until($node, "SELECT count(*) > 0 FROM _wh.worker_status WHERE kind = 'convert' AND state = 'waiting_lock' AND tenant_name = 'shop_1' AND template_name = 'events' AND target_date IS NOT NULL AND blocked_by IS NOT NULL",
 		"$how: a job waits for a reader");
-	wait_until($node, "SELECT count(*) > 1 FROM _wh.jobs WHERE kind = 'convert' AND template_name = 'events' AND state = 'succeeded' AND finished_at > (SELECT updated_at FROM _wh.mv_templates WHERE template_name = 'events')",
+	wait_until($node, "SELECT count(*) > 3 FROM _wh.jobs WHERE kind = 'convert' AND template_name = 'events' AND state = 'succeeded' AND finished_at > (SELECT updated_at FROM _wh.mv_templates WHERE template_name = 'events')",
 		"$how: others are done");
 	return $holder;
 }

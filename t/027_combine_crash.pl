@@ -167,7 +167,7 @@ sub late_day_is_killed
 	is(ledger(), $before[2], "$name: so is the ledger");
 	is_sound($name);
 	sql($node, "SELECT _wh.resume_backfill($id)");
-	is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', "$name: the job starts again");
+	is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', "$name: the job starts again");
 	is(content(), source_content(), "$name: then the day is new");
 	is_sound("$name, again");
 	return;

@@ -133,8 +133,8 @@ $load = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop', '2025-02-09', 
 wait_until($node, "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND $pid = ANY (pg_blocking_pids(pid))", 'a load of another day waits for the combine');
 $session->query_safe('COMMIT');
 $session->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($load, '3 min')"), 'succeeded', 'and ends');
-is(sql($node, "SELECT _wh.wait_for_backfill($first_load, '3 min')"), 'succeeded', 'so does the first');
+is(sql($node, "SELECT _wh.wait_for_backfill($load, '50 s')"), 'succeeded', 'and ends');
+is(sql($node, "SELECT _wh.wait_for_backfill($first_load, '50 s')"), 'succeeded', 'so does the first');
 is(sql($node, "SELECT string_agg(DISTINCT relation, ' ') FROM _wh.day_loads WHERE target_date BETWEEN '2025-02-01' AND '2025-02-28'"), 'events_2025_02', 'both days are in the table');
 is(content(), source_content(), 'with all their rows');
 

@@ -149,7 +149,7 @@ my $waiting = sql($node, "SELECT _wh.enqueue_backfill('e', 'shop_1', '2024-02-10
 wait_until($node, "SELECT attempt > 1 AND last_sqlstate = '55006' FROM _wh.jobs WHERE kind = 'refresh' AND backfill_id = $waiting", 'a load is tried again while a person has the row of its subscription');
 $person->query_safe('COMMIT');
 $person->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '3 min')"), 'succeeded', 'and succeeds when he has left');
+is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'and succeeds when he has left');
 sql($node, "ALTER SYSTEM RESET wh_worker.max_attempts; SELECT pg_reload_conf()");
 
 # ---- a public view that somebody else makes, while we look whether it is there
@@ -181,7 +181,7 @@ wait_until($node, "SELECT count(*) = 1 FROM _wh.worker_status WHERE state = 'fet
 sql($node, "UPDATE _wh.mv_templates SET date_column = 'at2' WHERE template_name = 'two'");
 $lock->query_safe('COMMIT');
 $lock->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'it is loaded');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'it is loaded');
 is(sql($node, q{SELECT pg_get_partkeydef('_wh."two tree shop_1"'::regclass)}), 'RANGE (at2)', 'into a tree by the new date column');
 
 done_testing();

@@ -61,7 +61,7 @@ sub ends
 	my ($id, $state, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), $state, $name);
+	return is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), $state, $name);
 }
 
 # What the tenant's session does, or did last, is for this day.

@@ -238,7 +238,7 @@ sql($node, "ALTER SYSTEM RESET wh_worker.reader_role;\nSELECT pg_reload_conf();"
 
 sql($node, "SELECT _wh.grant_operator('ops')");
 $id = as_role('ops', "SELECT _wh.enqueue_backfill('events', 'shop_b', '2025-03-10', '2025-03-11')");
-is(as_role('ops', "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'an operator enqueues, and waits');
+is(as_role('ops', "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'an operator enqueues, and waits');
 is(as_role('ops', "SELECT state, days_done FROM _wh.backfill_progress WHERE backfill_id = $id"), 'succeeded|2', 'and watches');
 is(as_role('ops', "SELECT count(*) > 0 FROM _wh.$_"), 't', "reads $_") foreach qw(worker_status job_status data_freshness storage_usage tenant_health union_health);
 is(as_role('ops', "SELECT _wh.pause_tenant('shop_b'); SELECT _wh.resume_tenant('shop_b'); SELECT _wh.pause(); SELECT _wh.resume()"), "\n\n\n", 'pauses and resumes');

@@ -138,7 +138,7 @@ foreach my $name (qw(notice_of_900_mb idle_notice_of_900_mb endless_ends))
 	my $id = sql($node, "SELECT _wh.enqueue_backfill('notes', '$name', date '$day' + 1, date '$day' + 3)");
 
 	# it may be refused, if it is waited for, or done without
-	like(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), $name eq 'endless_ends' ? qr/^succeeded$/ : qr/^(?:succeeded|failed)$/,
+	like(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), $name eq 'endless_ends' ? qr/^succeeded$/ : qr/^(?:succeeded|failed)$/,
 		"$name: days one after the other");
 }
 

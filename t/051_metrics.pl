@@ -104,7 +104,7 @@ sql($node, q{UPDATE _wh.jobs SET finished_at = now() - interval '2 hours' WHERE 
 is(metric('wh_failed_jobs', %of_events), '', 'and of no hour before');
 sql($source, 'ALTER TABLE moved RENAME TO events');
 sql($node, "SELECT _wh.retry_failed($id); SELECT $update");
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'they are loaded');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'they are loaded');
 is(metric('wh_failed_days', %of_events), '0', 'and failed no longer');
 
 # ---- locks -------------------------------------------------------------
@@ -121,7 +121,7 @@ is(sql($node, q{SELECT sum(value) FROM _wh.metrics WHERE name = 'wh_worker_slots
 my $granted = metric('wh_lock_tries_total', result => 'granted');
 $reader->query_safe('COMMIT');
 $reader->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($busy, '3 min')"), 'succeeded', 'it gets its lock');
+is(sql($node, "SELECT _wh.wait_for_backfill($busy, '50 s')"), 'succeeded', 'it gets its lock');
 cmp_ok(metric('wh_lock_tries_total', result => 'granted'), '>', $granted, 'which is counted');
 cmp_ok(metric('wh_lock_wait_seconds_total'), '>=', 0.2, 'with the time from the first try on');
 cmp_ok(metric('wh_readers_kept_seconds_count'), '>=', $kept + 3, 'each try may have kept a reader');
@@ -165,7 +165,7 @@ sql($node, "SELECT _wh.resume_backfill($waiting)");
 is(startable(), '4', 'then they are');
 wait_until($node, q{SELECT min(value) > 0.2 FROM _wh.metrics WHERE name = 'wh_standstill_seconds' OR name = 'wh_queue_oldest_startable_seconds' AND labels ->> 'class' = 'backfill'}, 'and a standstill can be seen');
 kill 'CONT', $launcher;
-is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '3 min')"), 'succeeded', 'until it is over');
+is(sql($node, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'until it is over');
 is(metric('wh_queue_oldest_startable_seconds'), '0', 'nothing waits any more');
 
 # ---- who may read them -------------------------------------------------

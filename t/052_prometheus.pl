@@ -126,7 +126,7 @@ $id = sql($node, q{SELECT _wh.enqueue_backfill('events', 'corner "shop"', '2024-
 fires('WhTenantSetAside corner "shop"', 'a tenant that is down', 'tenant');
 $shaky->start;
 clears('until it is there again');
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'and its days are loaded');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', 'and its days are loaded');
 
 # A launcher that hangs.
 my $launcher = sql($node, q{SELECT pid FROM _wh.worker_status WHERE backend_type LIKE '%launcher'});

@@ -147,7 +147,7 @@ is( sql($node, q{CREATE TEMP TABLE lines AS SELECT * FROM public.log_lines(); SE
 		AND d.return_message = l.detail WHERE c ->> 'date' = '2025-07-22' AND c ->> 'event' IN ('job_retried', 'job_set_aside') AND d.runid IS NULL}),
 	0, 'each is in job_run_details too');
 $tenant->start;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'the tenant comes back');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'the tenant comes back');
 happened(q{c ->> 'event' = 'tenant_back' AND severity = 'LOG' AND c ->> 'tenant' = 'shop'}, 'which is said');
 
 # cancelled
@@ -167,7 +167,7 @@ happened(q{c ->> 'event' = 'job_retried' AND c ->> 'process' = 'launcher' AND c 
 	'a job that lost its worker is told by the launcher');
 $holder->query_safe('COMMIT');
 $holder->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'and made again');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'and made again');
 is(one('severity', q{c ->> 'operation' = 'refresh' AND c ->> 'sqlstate' = '57P01' AND c ->> 'date' = '2025-07-24' AND c ->> 'phase' = 'fetching' AND NOT c ? 'event'}), 'FATAL', 'what PostgreSQL itself said has the job and its phase');
 
 # ---- days that look wrong, months, what is taken away ------------------

@@ -88,7 +88,7 @@ wait_until($tenant, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 
 is(sql($node, $progress), 0, 'no row has come: nothing is shown');
 $holder->query_safe('ROLLBACK');
 $holder->quit;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'it goes on');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'it goes on');
 
 $proxy = new_proxy(target => $tenant->port, mode => 'stall', limit => 300_000);
 move('shop', $proxy->{port});

@@ -227,7 +227,7 @@ run_section('WhTenantSetAside',
 	},
 	seen => { 0 => qr/^tenant_a\|(?:open|half-open)\|\d+\|.*^connection\|f\|/ms });
 wait_until($node, q{SELECT state = 'closed' FROM _wh.tenant_health WHERE tenant_name = 'tenant_a'}, 'it is back');
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'and what waited is loaded');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'and what waited is loaded');
 
 # All that keeps a job from starting, at once.
 run_section('WhQueueNotMoving',
@@ -238,7 +238,7 @@ run_section('WhQueueNotMoving',
 		$job = sql($node, "SELECT max(job_id) FROM _wh.jobs WHERE backfill_id = $backfill");
 		sql($node, "SELECT _wh.pause(), _wh.pause_backfill($backfill), _wh.pause_tenant('tenant_a')");
 	},
-	at => { 3 => sub { is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'the queue moves') } },
+	at => { 3 => sub { is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'the queue moves') } },
 	seen => {
 		0 => qr/^wh_worker\.enabled is off\|3\|.*\|waiting\|.*\|wh_worker\.enabled is off\n.*^t\|/ms,
 		3 => qr/^0$/m,
@@ -280,7 +280,7 @@ run_section('Pause and resume',
 	before => sub { $backfill = sql($node, q{SELECT _wh.enqueue_backfill('foodlogstats', 'tenant_a', '2025-08-01', '2025-08-31', mode => 'all')}) });
 # It may be just that time of the day.
 sql($node, 'UPDATE _wh.tenant_connections SET quiet_hours = NULL');
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'a backfill that was paused ends');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'a backfill that was paused ends');
 
 # A reader that holds a day.
 my $reader;
@@ -296,7 +296,7 @@ run_section('A reader in the way',
 	# between two tries to get the lock the worker does something else for a moment
 	comes_and_goes => { 0 => 1 },
 	seen => { 0 => qr/^foodlogstats\|tenant_a\|2025-08-31\|[^|]*\|\d+\|phood_ro\|\|idle in transaction\|.*SELECT count/m, 1 => qr/\At\nt\n+\z/ });
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'without it the day is exchanged');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'without it the day is exchanged');
 $reader->{run}->kill_kill;
 
 run_section('A tenant\'s password',
@@ -324,7 +324,7 @@ run_section('Start and stop',
 	before => sub { $backfill = sql($node, q{SELECT _wh.enqueue_backfill('foodlogstats', 'tenant_b', '2025-08-01', '2025-08-31', mode => 'all')}) },
 	at => { 1 => sub { $node->_update_pid(1); is(sql($node, 'SHOW max_locks_per_transaction'), 256, 'the server was restarted') },
 		2 => sub { wait_until($node, $launcher_is->('waiting'), 'the warehouse is stopped') } });
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '3 min')"), 'succeeded', 'what ran is loaded after all');
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill, '50 s')"), 'succeeded', 'what ran is loaded after all');
 
 # ---- what there is to look at every day --------------------------------
 

@@ -171,7 +171,7 @@ my $end_of_log = log_end($standby);
 $standby->promote;
 wait_until($standby, $runs, 'the promoted server works by itself');
 is(sql($standby, 'SELECT _wh.pause_reason()'), '', 'it is the same warehouse');
-is(sql($standby, "SELECT _wh.wait_for_backfill($backfill{$_}, '3 min')"), 'succeeded', "the backfill of $_ ends there") foreach @templates;
+is(sql($standby, "SELECT _wh.wait_for_backfill($backfill{$_}, '50 s')"), 'succeeded', "the backfill of $_ ends there") foreach @templates;
 is(sql($standby, "SELECT string_agg(job_id || ' ' || status || ' ' || sqlstate, ', ' ORDER BY job_id) FROM _wh.job_run_details WHERE job_id IN ($ran) AND status <> 'succeeded'"),
 	join(', ', map { "$_ retrying 57P02" } split /,/, $ran), 'what ran on the old primary was interrupted, once each');
 is(sql($standby, "SELECT count(*), count(DISTINCT job_id) FROM _wh.job_run_details d JOIN _wh.jobs j USING (job_id)
@@ -222,6 +222,6 @@ is(sql($bare, 'SELECT count(*) FROM public.leaves'), sql($source, 'SELECT count(
 $bare->append_conf('postgresql.conf', "shared_preload_libraries = 'wh_worker'\n");
 $bare->restart;
 wait_until($bare, $runs, 'with it the warehouse works');
-is(sql($bare, "SELECT _wh.wait_for_backfill($left, '3 min')"), 'succeeded', 'and goes on');
+is(sql($bare, "SELECT _wh.wait_for_backfill($left, '50 s')"), 'succeeded', 'and goes on');
 
 done_testing();

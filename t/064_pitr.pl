@@ -64,7 +64,7 @@ sub moment
 at_moment('a restore point', 'events', 20);
 at_moment('a time', 'leaves', 10);
 my %backfill = map { $_ => sql($node, "SELECT _wh.enqueue_backfill('$_', NULL, '$first', '$last')") } @templates;
-is(sql($node, "SELECT _wh.wait_for_backfill($backfill{$_}, '3 min')"), 'succeeded', "the backfill of $_ ends") foreach @templates;
+is(sql($node, "SELECT _wh.wait_for_backfill($backfill{$_}, '100 s')"), 'succeeded', "the backfill of $_ ends") foreach @templates;
 
 $target{'a restore point'} = "recovery_target_name = 'a restore point'";
 $target{'a time'} = sprintf "recovery_target_time = '%s'", moment('a time', 'at');
@@ -74,7 +74,7 @@ sql($source, "UPDATE events SET kind = 'changed'");
 %after = map { $_ => 1 } split /\n/, sql($source, $of_tenant);
 at_moment('a place in the WAL', 'leaves', 20);
 my $again = sql($node, "SELECT _wh.enqueue_backfill('leaves', NULL, '$first', '2025-03-31', mode => 'all')");
-is(sql($node, "SELECT _wh.wait_for_backfill($again, '3 min')"), 'succeeded', 'days are loaded again');
+is(sql($node, "SELECT _wh.wait_for_backfill($again, '100 s')"), 'succeeded', 'days are loaded again');
 $target{'a place in the WAL'} = sprintf "recovery_target_lsn = '%s'", moment('a place in the WAL', 'lsn');
 
 # And between two tables of a month.

@@ -45,7 +45,7 @@ sub is_refused
 my $id = sql($node, "SELECT _wh.enqueue_backfill('leaves', NULL, '$first', '2025-01-20')");
 wait_until($node, 'SELECT count(*) > 0 FROM _wh.day_loads', 'a backfill of leaves has begun');
 is_refused('DROP EXTENSION while it runs, though no leaf depends on us');
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'the backfill goes on to its end');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '60 s')"), 'succeeded', 'the backfill goes on to its end');
 is_refused('DROP EXTENSION with leaves alone');
 $id = sql($node, "SELECT _wh.enqueue_backfill('events', 'shop', '$first', '$last')");
 wait_until($node, q{SELECT count(*) > 0 FROM _wh.day_loads WHERE template_name = 'events'}, 'a backfill of materialized views has begun');
@@ -53,7 +53,7 @@ is_refused('DROP EXTENSION while that runs');
 sql($node, 'CREATE ROLE somebody');
 fails_with($node, 'SET ROLE somebody; DROP EXTENSION IF EXISTS nothing, wh_worker', '42501', qr/must be owner of extension wh_worker/, 'who may not drop it learns nothing');
 fails_with($node, 'SELECT _wh.release_data()', '55000', qr/the warehouse is not paused.*HINT:\s+Call _wh.pause\(\) first/s, 'release_data() of a warehouse that runs');
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'the backfill goes on to its end');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '120 s')"), 'succeeded', 'the backfill goes on to its end');
 (undef, my $state) = enqueue_and_wait($node, "'events', '" . $odd =~ s/'/''/gr . "', '$first', '2025-03-31'");
 is($state, 'succeeded', 'another tenant');
 is(sql($node, "SELECT _wh.create_combined_table_from_template_by_month('events', 'shop', 'shop', 2025, 1)->>'status'"), 'combined', 'a month is a table');

@@ -75,7 +75,7 @@ sub fails_for_want_of_room
 	cmp_ok(room_on($disk), '>', $room - $megabyte, "$what: the room is free again") if $room >= $megabyte;
 	leave_room_on($disk);
 	sql($node, "SELECT _wh.resume_backfill($id)");
-	is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', "$what: with room it goes on");
+	is(sql($node, "SELECT _wh.wait_for_backfill($id, '50 s')"), 'succeeded', "$what: with room it goes on");
 	return;
 }
 
@@ -135,7 +135,7 @@ foreach my $cycle (1 .. 4)
 is(checksum($node, 'SELECT * FROM public.events'), $checksum, 'nothing at all: readers read');
 leave_room_on($disk);
 # a worker that cannot write down what went wrong ends; its job is not locked by it any more
-is(sql($node, "SELECT _wh.wait_for_backfill($id, '3 min')"), 'succeeded', 'nothing at all: with room it goes on');
+is(sql($node, "SELECT _wh.wait_for_backfill($id, '45 s')"), 'succeeded', 'nothing at all: with room it goes on');
 same_content($node, q{SELECT * FROM shop.events WHERE at >= '2025-03-03'}, $source, events_query('2025-03-03', '2025-03-06'), 'all days are there');
 wait_until($node, q{SELECT count(*) = 0 FROM _wh.orphaned_files()}, 'no file is left behind');
 is(sql($node, q{SELECT count(*) FROM _wh.day_loads d WHERE relation_oid IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = d.relation_oid AND c.relfilenode = d.relation_file)}), 0, 'the ledger knows its relations');

@@ -101,7 +101,7 @@ sub upgrade
 	is(sql($new, 'SELECT count(*) FROM _wh.jobs WHERE state <> $$queued$$ AND target_date >= $$2025-02-11$$'), 0, 'really nothing');
 	sql($new, 'SELECT _wh.confirm_warehouse()');
 	is(sql($new, $ledger), $known, 'after which it knows the same days');
-	is(sql($new, "SELECT _wh.wait_for_backfill($waiting, '3 min')"), 'succeeded', 'what was queued is loaded');
+	is(sql($new, "SELECT _wh.wait_for_backfill($waiting, '50 s')"), 'succeeded', 'what was queued is loaded');
 	change_events($production, '2025-02-03');
 	change_events($production, '2025-01-15');
 	foreach my $template ('events', 'leaves')

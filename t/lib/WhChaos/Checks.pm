@@ -376,8 +376,7 @@ sub log_is_clean
 		next unless $line =~ /\] (?<who>[\w ]+) (?<state>[0-9A-Z]{5}) (?:LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC):  (?<what>.*)/ && $+{state} ne '00000';
 		my ($who, $state, $what) = @+{qw(who state what)};
 
-		# DROP OWNED BY takes no locks: a person may find the row of a day that is just exchanged
-		push @internal, $line if $state =~ /^XX/ && !($who eq 'client backend' && $what =~ /^(?:tuple concurrently (?:updated|deleted)|cache lookup failed for relation \d+)$/);
+		push @internal, $line if $state =~ /^XX/;
 		$states{"$state $who"} //= [ 0, $what ];
 		$states{"$state $who"}[0]++;
 	}

@@ -167,9 +167,6 @@ sub drop_tenant_role
 		$world->eventually(30, sub {
 			$server->psql('postgres', "SELECT format('CREATE ROLE wh_reader LOGIN PASSWORD %L', $password) WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'wh_reader') \\gexec", stderr => \my $error) == 0;
 		});
-
-		# its sessions outlive a role, without its rights
-		$world->eventually(30, sub { $server->psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usesysid NOT IN (SELECT oid FROM pg_roles)", stderr => \my $error) == 0 });
 		foreach my $database (@databases)
 		{
 			$world->eventually(30, sub { $server->psql($database, 'GRANT SELECT ON events TO wh_reader', stderr => \my $error) == 0 });
